@@ -1,0 +1,267 @@
+"""ODRL 2.2 terms, offers and agreements, as DSP 2025-1 writes them in plain JSON.
+
+This module knows shapes; what a constraint means and whether it is enforced is
+``connector.policy.constraints``. Our own left operands carry the ``tds:`` prefix.
+
+An agreement is signed over the exact bytes of its document. ``Agreement.document`` keeps those
+bytes, and every other field is read from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from connector.errors import InvalidInput
+from connector.model import fields
+
+CONTEXT = (
+    "https://w3id.org/dspace/2025/1/context.jsonld",
+    {"tds": "https://w3id.org/tds/profile/v1#"},
+)
+MAX_DOCUMENT_BYTES = 32_768
+MAX_RULES = 16
+MAX_CONSTRAINTS = 64
+
+Operand: TypeAlias = str | int | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """``left operator right``; ``unit`` is ODRL's (for a group minimum: the privacy unit)."""
+
+    left: str
+    operator: str
+    right: Operand
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An ODRL permission, prohibition or duty."""
+
+    action: str
+    constraints: tuple[Constraint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    permissions: tuple[Rule, ...] = ()
+    prohibitions: tuple[Rule, ...] = ()
+    obligations: tuple[Rule, ...] = ()
+
+    def find(self, left: str) -> tuple[Constraint, ...]:
+        """Every constraint on ``left`` in the permissions."""
+        return tuple(
+            constraint
+            for rule in self.permissions
+            for constraint in rule.constraints
+            if constraint.left == left
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An ODRL Offer on one dataset. ``target`` is the dataset's id, ``assigner`` its provider."""
+
+    id: str
+    target: str
+    assigner: str
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """An ODRL Agreement: ``document`` is its exact bytes, the rest is read from them.
+
+    ``secret_commitment`` is the SHA-256 (hex) of the secret that keys the digests in receipts;
+    the logs' origins say where the parties' evidence will be found.
+    """
+
+    document: bytes
+    id: str
+    target: str
+    assigner: str
+    assignee: str
+    timestamp: datetime
+    terms: Terms
+    space: str
+    offer: str
+    classification: str
+    secret_commitment: str
+    provider_log: str
+    consumer_log: str
+
+
+_RULE_KEYS = frozenset({"action", "constraint", "target"})
+_CONSTRAINT_KEYS = frozenset({"leftOperand", "operator", "rightOperand", "unit"})
+_TERM_KEYS = frozenset({"@context", "@id", "@type", "target", "assigner", "assignee", "profile"})
+_SECTIONS = frozenset({"permission", "prohibition", "obligation"})
+_OFFER_KEYS = _TERM_KEYS | _SECTIONS
+_AGREEMENT_KEYS = _OFFER_KEYS | {
+    "timestamp",
+    "tds:space",
+    "tds:offer",
+    "tds:classification",
+    "tds:secretCommitment",
+    "tds:providerLog",
+    "tds:consumerLog",
+}
+
+
+def parse_terms(value: Mapping[str, Any]) -> Terms:
+    """The permission, prohibition and obligation of a policy object."""
+    return Terms(
+        permissions=_rules(value, "permission"),
+        prohibitions=_rules(value, "prohibition"),
+        obligations=_rules(value, "obligation"),
+    )
+
+
+def parse_offer(data: bytes | Mapping[str, Any]) -> Offer:
+    """An Offer from its JSON. Raises ``InvalidInput``."""
+    value = _document(data, "Offer", _OFFER_KEYS)
+    return Offer(
+        id=fields.text(value, "@id", limit=256),
+        target=fields.text(value, "target", limit=256),
+        assigner=fields.text(value, "assigner", limit=256),
+        terms=parse_terms(value),
+    )
+
+
+def parse_agreement(document: bytes) -> Agreement:
+    """An Agreement from its exact bytes. Raises ``InvalidInput``."""
+    value = _document(document, "Agreement", _AGREEMENT_KEYS)
+    return Agreement(
+        document=document,
+        id=fields.text(value, "@id", limit=256),
+        target=fields.text(value, "target", limit=256),
+        assigner=fields.text(value, "assigner", limit=256),
+        assignee=fields.text(value, "assignee", limit=256),
+        timestamp=fields.parse_time(fields.text(value, "timestamp", limit=64), "timestamp"),
+        terms=parse_terms(value),
+        space=fields.text(value, "tds:space", limit=256),
+        offer=fields.text(value, "tds:offer", limit=256),
+        classification=fields.text(value, "tds:classification", limit=32),
+        secret_commitment=fields.text(value, "tds:secretCommitment", limit=64),
+        provider_log=fields.text(value, "tds:providerLog", limit=256),
+        consumer_log=fields.text(value, "tds:consumerLog", limit=256),
+    )
+
+
+def offer_json(offer: Offer) -> dict[str, Any]:
+    return {
+        "@context": list(CONTEXT),
+        "@type": "Offer",
+        "@id": offer.id,
+        "target": offer.target,
+        "assigner": offer.assigner,
+        **terms_json(offer.terms),
+    }
+
+
+def terms_json(terms: Terms) -> dict[str, Any]:
+    """The sections that are not empty, as ODRL writes them."""
+    sections = {
+        "permission": terms.permissions,
+        "prohibition": terms.prohibitions,
+        "obligation": terms.obligations,
+    }
+    return {name: [_rule_json(rule) for rule in rules] for name, rules in sections.items() if rules}
+
+
+def agreement_document(
+    *,
+    id: str,
+    offer: Offer,
+    assignee: str,
+    timestamp: datetime,
+    space: str,
+    classification: str,
+    secret_commitment: str,
+    provider_log: str,
+    consumer_log: str,
+) -> bytes:
+    """The bytes that both parties sign."""
+    return fields.encode_json(
+        {
+            **offer_json(offer),
+            "@type": "Agreement",
+            "@id": id,
+            "assignee": assignee,
+            "timestamp": fields.format_time(timestamp),
+            "tds:space": space,
+            "tds:offer": offer.id,
+            "tds:classification": classification,
+            "tds:secretCommitment": secret_commitment,
+            "tds:providerLog": provider_log,
+            "tds:consumerLog": consumer_log,
+        }
+    )
+
+
+def _document(data: bytes | Mapping[str, Any], kind: str, keys: frozenset[str]) -> Mapping[str, Any]:
+    if isinstance(data, bytes):
+        data = fields.parse_json(data, limit=MAX_DOCUMENT_BYTES, what=kind)
+    value = fields.as_object(data, kind)
+    fields.only_keys(value, keys, kind)
+    if value.get("@type") != kind:
+        raise InvalidInput(f"@type: must be {kind}")
+    return value
+
+
+def _rules(value: Mapping[str, Any], section: str) -> tuple[Rule, ...]:
+    rules = value.get(section, [])
+    if not isinstance(rules, list) or len(rules) > MAX_RULES:
+        raise InvalidInput(f"{section}: must be a list of at most {MAX_RULES} rules")
+    return tuple(_rule(fields.as_object(rule, section)) for rule in rules)
+
+
+def _rule(value: Mapping[str, Any]) -> Rule:
+    fields.only_keys(value, _RULE_KEYS, "rule")
+    constraints = value.get("constraint", [])
+    if not isinstance(constraints, list) or len(constraints) > MAX_CONSTRAINTS:
+        raise InvalidInput(f"constraint: must be a list of at most {MAX_CONSTRAINTS}")
+    return Rule(
+        action=fields.text(value, "action", limit=128),
+        constraints=tuple(_constraint(fields.as_object(c, "constraint")) for c in constraints),
+    )
+
+
+def _constraint(value: Mapping[str, Any]) -> Constraint:
+    fields.only_keys(value, _CONSTRAINT_KEYS, "constraint")
+    right = value.get("rightOperand")
+    operand: Operand
+    if isinstance(right, list):
+        operand = fields.texts(value, "rightOperand", limit=256, most=256)
+    elif isinstance(right, str):
+        operand = fields.text(value, "rightOperand", limit=1024)
+    else:
+        operand = fields.integer(value, "rightOperand")
+    return Constraint(
+        left=fields.text(value, "leftOperand", limit=128),
+        operator=fields.text(value, "operator", limit=32),
+        right=operand,
+        unit=fields.text(value, "unit", limit=128, default=""),
+    )
+
+
+def _rule_json(rule: Rule) -> dict[str, Any]:
+    result: dict[str, Any] = {"action": rule.action}
+    if rule.constraints:
+        result["constraint"] = [_constraint_json(constraint) for constraint in rule.constraints]
+    return result
+
+
+def _constraint_json(constraint: Constraint) -> dict[str, Any]:
+    right: str | int | Sequence[str] = constraint.right
+    result: dict[str, Any] = {
+        "leftOperand": constraint.left,
+        "operator": constraint.operator,
+        "rightOperand": list(right) if isinstance(right, tuple) else right,
+    }
+    if constraint.unit:
+        result["unit"] = constraint.unit
+    return result
