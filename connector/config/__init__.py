@@ -1,0 +1,194 @@
+"""A node's configuration: one TOML file, ``connector.toml``, in its data folder.
+
+Frozen dataclasses with the unit of every number in its comment. An unknown key is an error: a
+misspelt security option must never be silent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from connector.errors import ConfigError, InvalidInput
+from connector.model.participant import parse_did
+
+FILE_NAME = "connector.toml"
+MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 107
+MAX_FILE_BYTES = 65_536
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which engine decides. Both give the same answers."""
+
+    engine: str = "embedded"  # embedded or opa
+    bundle: str = ""  # folder of the policy bundle; empty: the one that ships with the program
+    opa_url: str = "http://127.0.0.1:8181"
+    timeout_s: float = 2.0  # seconds for one decision
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one use, one peer and the node may take."""
+
+    query_timeout_s: float = 30.0  # seconds of one query
+    query_memory_mb: int = 1024  # mebibytes of one worker
+    query_threads: int = 2  # of one worker
+    workers: int = 2  # query workers at once
+    row_cap: int = 100_000  # rows of one result
+    result_mb: int = 64  # mebibytes of one result
+    result_kept_s: float = 600.0  # seconds that a repeated use_id still gets its result
+    refusals_per_minute: int = 600  # receipts for refusals, for each member
+    uses_waiting: int = 256  # uses in the gate at once; more are told to come back
+    message_mb: int = 4  # mebibytes of one gRPC message
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An enterprise's node."""
+
+    did: str
+    name: str
+    listen: str = "127.0.0.1:9443"  # host:port of the gRPC door
+    endpoint: str = ""  # host:port that peers dial; empty: as listen
+    http: str = "127.0.0.1:9080"  # host:port for health, metrics and tiles
+    socket: str = ""  # path of the management socket; empty: run/connector.sock in the data folder
+    view_max_age_s: float = 15.0  # seconds; older than this, no peer is served
+    drain_s: float = 5.0  # seconds that running uses get on SIGTERM
+    log_level: str = "info"
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The space operator's node."""
+
+    did: str
+    name: str
+    listen: str = "127.0.0.1:9500"  # host:port of the members' door (mutual TLS)
+    endpoint: str = ""  # host:port that members dial; empty: as listen
+    enrol: str = "127.0.0.1:9501"  # host:port of the enrolment door (TLS, open)
+    enrol_endpoint: str = ""  # host:port that candidates dial; empty: as enrol
+    http: str = "127.0.0.1:9580"  # host:port for health, metrics and tiles
+    socket: str = ""  # path of the management socket; empty: run/connector.sock in the data folder
+    heartbeat_s: float = 5.0  # seconds; a third of the members' view_max_age_s
+    certificate_days: int = 30  # of a member's TLS certificate
+    credential_days: int = 365  # of a membership credential
+    drain_s: float = 5.0  # seconds that open calls get on SIGTERM
+    log_level: str = "info"
+    policy: Policy = field(default_factory=Policy)
+
+
+def load_node(data: Path) -> Node:
+    """The configuration of the node in the folder ``data``. Raises ``ConfigError``."""
+    return _checked(_load(data, Node, role="node"))
+
+
+def load_directory(data: Path) -> Directory:
+    """The configuration of the directory in the folder ``data``. Raises ``ConfigError``."""
+    return _checked(_load(data, Directory, role="directory"))
+
+
+def socket_path(data: Path, configured: str) -> Path:
+    """Where the management socket is. Raises ``ConfigError`` if the kernel could not bind it."""
+    path = Path(configured) if configured else data.resolve() / "run" / "connector.sock"
+    if len(str(path).encode()) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"the management socket's path is longer than {MAX_SOCKET_PATH} bytes",
+            hint="use a data folder with a shorter path, or set socket in connector.toml",
+        )
+    return path
+
+
+def role_of(data: Path) -> str:
+    """``node`` or ``directory``: which the folder ``data`` was initialised as."""
+    return str(_read(data).get("role", ""))
+
+
+def _read(data: Path) -> Mapping[str, Any]:
+    path = data / FILE_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no {FILE_NAME} in {data}", hint="run connector init first"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _load(data: Path, kind: type[C], *, role: str) -> C:
+    value = dict(_read(data))
+    found = value.pop("role", "")
+    if found != role:
+        raise ConfigError(f"{data / FILE_NAME}: role is {found!r}, wanted {role!r}")
+    return _build(kind, value, FILE_NAME)
+
+
+def _build(kind: type[C], value: Mapping[str, Any], where: str) -> C:
+    """A dataclass from a table, by its own annotations."""
+    types_of = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(types_of))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}")
+    arguments: dict[str, Any] = {}
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if item.name not in value:
+            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{where}: {item.name} is missing")
+            continue
+        arguments[item.name] = _value(
+            types_of[item.name], value[item.name], f"{where}: {item.name}"
+        )
+    return kind(**arguments)
+
+
+def _value(wanted: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(wanted):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: must be a table")
+        return _build(typing.cast(type[Any], wanted), value, where)
+    accepted: types.UnionType | type = int | float if wanted is float else wanted
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ConfigError(f"{where}: must be of type {wanted.__name__}")
+    if isinstance(value, int | float) and not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: must be above 0")
+    return value
+
+
+def _checked(config: C) -> C:
+    """What holds for both kinds of node and the types do not say."""
+    both = typing.cast("Node | Directory", config)
+    try:
+        parse_did(both.did)
+    except InvalidInput as error:
+        raise ConfigError(f"did: {error.message}") from error
+    if both.policy.engine not in ("embedded", "opa"):
+        raise ConfigError("policy.engine: must be embedded or opa")
+    if not both.name:
+        raise ConfigError("name: must not be empty")
+    for name in ("listen", "endpoint", "http", "enrol", "enrol_endpoint"):
+        address = getattr(both, name, "")
+        if address and not _is_address(address):
+            raise ConfigError(f"{name}: must be host:port")
+    return config
+
+
+def _is_address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 <= int(port) < 65_536
