@@ -1,0 +1,75 @@
+"""Calls to other nodes. ``connector.transport.grpc.peers`` makes them.
+
+Every method raises what the other side answered with (``Refused``, ``NotFound`` ...), and
+``Unavailable`` when there is no answer. What comes back is a peer's word: the caller verifies it.
+Coroutines may overlap. A cancelled call is cancelled at the peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptProof:
+    """A leaf, its index, its inclusion proof, and the checkpoint (signed note) it is under.
+
+    ``checkpoint`` is empty in lists, where one checkpoint serves all.
+    """
+
+    leaf: bytes
+    index: int
+    inclusion: tuple[bytes, ...]
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records of one page, and the token of the next (empty on the last)."""
+
+    records: tuple[str, ...]
+    next: str
+
+
+class DirectoryPeer(Protocol):
+    """The directory of the space, as a member calls it."""
+
+    async def search(self, query: str, size: int, token: str) -> Page: ...
+
+    async def publish(self, record: str) -> None:
+        """List a dataset: the publisher's JWS."""
+        ...
+
+    async def witnessed(self) -> tuple[int, bytes]:
+        """Size and note of the last checkpoint of ours that the directory cosigned; (0, b"")."""
+        ...
+
+    async def cosign(self, old_size: int, consistency: Sequence[bytes], note: bytes) -> bytes:
+        """The cosignature line over our checkpoint."""
+        ...
+
+
+class ProviderPeer(Protocol):
+    """A provider, as a consumer calls it."""
+
+    async def dataset(self, provider: str, dataset_id: str) -> str:
+        """The publisher's JWS of the dataset."""
+        ...
+
+    def execute(
+        self, provider: str, agreement_id: str, purpose: str, query: str, use_id: str
+    ) -> AsyncIterator[ReceiptProof | bytes]:
+        """One use: first the receipt, then pieces of an Arrow IPC stream."""
+        ...
+
+    async def receipts(
+        self, provider: str, agreement_id: str, first: int, size: int
+    ) -> tuple[tuple[ReceiptProof, ...], bytes, int]:
+        """Receipts of our agreement from number ``first``, the checkpoint, and the last number."""
+        ...
+
+    async def consistency(self, peer: str, old_size: int, new_size: int) -> tuple[bytes, ...]: ...
+
+    async def add_cosignature(self, provider: str, note: bytes) -> None: ...

@@ -1,0 +1,1 @@
+"""The doors: protobuf and JSON stop here, services behind speak in typed values."""

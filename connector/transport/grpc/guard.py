@@ -1,0 +1,249 @@
+"""Who may call, and who is cut off.
+
+Every call through a guarded door is authenticated before its handler runs, and stays known while
+it runs: a membership event or the end of the process cuts it with a status that says why.
+Authentication takes three things that must name one participant: the TLS certificate, the token
+bound to it, and the directory's record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from connector.errors import ConnectorError, InternalError, Unauthenticated, Unavailable
+from connector.identity.certificates import PeerCertificate, read_peer_certificate
+from connector.identity.tokens import TokenVerifier
+from connector.model.participant import Participant
+from connector.ports.clock import Clock
+from connector.transport.grpc.errors import abort
+
+log = structlog.get_logger()
+
+TOKEN_KEY = "authorization"  # noqa: S105  a metadata key's name
+CORRELATION_KEY = "x-correlation-id"
+MAX_CORRELATION = 64
+
+_caller: contextvars.ContextVar[Participant] = contextvars.ContextVar("caller")
+_correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation", default="")
+
+
+def caller() -> Participant:
+    """The authenticated participant of the call that runs now."""
+    return _caller.get()
+
+
+def correlation_id() -> str:
+    """The id that log lines of this work carry on every node; a fresh one if there is none."""
+    found = _correlation.get()
+    if not found:
+        found = secrets.token_hex(8)
+        _correlation.set(found)
+    return found
+
+
+def bind_correlation(value: str) -> None:
+    """Go on under a correlation id that came from elsewhere."""
+    usable = len(value) <= MAX_CORRELATION and value.isascii() and value.isalnum()
+    _correlation.set(value if usable else "")
+    structlog.contextvars.bind_contextvars(correlation_id=correlation_id())
+
+
+class Authenticate(Protocol):
+    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Participant:
+        """The caller, or ``Unauthenticated`` or ``Unavailable``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MutualTls:
+    """``Authenticate`` for doors that ask for a certificate.
+
+    ``lookup`` gives the record of an active member or raises ``Unauthenticated`` (unknown,
+    suspended) or ``Unavailable`` (no fresh view of the directory).
+    """
+
+    did: str
+    lookup: Callable[[str], Participant]
+    tokens: TokenVerifier
+    clock: Clock
+
+    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Participant:
+        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+        if not pem:
+            raise Unauthenticated("a client certificate is required")
+        certificate = _read_certificate(pem)
+        now = self.clock.now()
+        if certificate.not_after <= now:
+            raise Unauthenticated("the client certificate has expired")
+        participant = self.lookup(certificate.did)
+        self.tokens.verify(
+            _token(context),
+            issuer=participant.did,
+            keys=participant.signing_keys,
+            thumbprint=certificate.thumbprint,
+            now=now,
+        )
+        return participant
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_certificate(pem: bytes) -> PeerCertificate:
+    return read_peer_certificate(pem)
+
+
+def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == TOKEN_KEY and isinstance(value, str) and value.startswith("Bearer "):
+            return value.removeprefix("Bearer ")
+    raise Unauthenticated("a token is required")
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    task: asyncio.Task[Any]
+    did: str
+    streaming: bool
+    cut: ConnectorError | None = None
+
+
+@dataclass(slots=True)
+class OpenCalls:
+    """The calls that run now. Used from the event loop alone."""
+
+    _calls: set[_Call] = field(default_factory=set)
+
+    @contextmanager
+    def entered(self, did: str, *, streaming: bool) -> Iterator[_Call]:
+        task = asyncio.current_task()
+        if task is None:
+            raise InternalError("a call runs in a task")
+        call = _Call(task, did, streaming)
+        self._calls.add(call)
+        try:
+            yield call
+        finally:
+            self._calls.discard(call)
+
+    def cut_participant(self, did: str) -> int:
+        """Cut every call of a participant that lost its membership; how many there were."""
+        return self._cut(lambda call: call.did == did, Unauthenticated("membership has ended"))
+
+    def cut_streams(self) -> int:
+        """Cut every stream, because the process ends: they would outlast any grace."""
+        return self._cut(lambda call: call.streaming, Unavailable("the node is shutting down"))
+
+    def _cut(self, chosen: Callable[[_Call], bool], error: ConnectorError) -> int:
+        calls = [call for call in self._calls if call.cut is None and chosen(call)]
+        for call in calls:
+            call.cut = error
+            call.task.cancel()
+        return len(calls)
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Authenticates, correlates, logs and counts every call; turns errors into statuses.
+
+    ``observe`` is told (method, status name, seconds) of each finished call.
+    """
+
+    def __init__(
+        self,
+        authenticate: Authenticate | None,
+        calls: OpenCalls,
+        clock: Clock,
+        observe: Callable[[str, str, float], None],
+    ) -> None:
+        self._authenticate = authenticate
+        self._calls = calls
+        self._clock = clock
+        self._observe = observe
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc.health.v1."):
+            return handler
+        inner: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                async with self._call(method, context, streaming=True):
+                    async for response in inner(request, context):
+                        yield response
+
+            if handler.request_streaming:
+                return grpc.stream_stream_rpc_method_handler(stream, **coders)
+            return grpc.unary_stream_rpc_method_handler(stream, **coders)
+
+        async def unary(request: Any, context: Any) -> Any:
+            async with self._call(method, context, streaming=False):
+                return await inner(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(unary, **coders)
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Any, *, streaming: bool) -> AsyncIterator[None]:
+        started = self._clock.monotonic()
+        structlog.contextvars.clear_contextvars()
+        bind_correlation(_correlation_of(context))
+        failure: ConnectorError | None = None
+        did = ""
+        try:
+            if self._authenticate is not None:
+                participant = self._authenticate(context)
+                _caller.set(participant)
+                did = participant.did
+            with self._calls.entered(did, streaming=streaming) as call:
+                try:
+                    yield
+                except asyncio.CancelledError:
+                    if call.cut is None:
+                        raise  # the caller went away
+                    call.task.uncancel()
+                    raise call.cut from None
+        except ConnectorError as error:
+            failure = error
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001  the last resort: nothing of it may leave
+            log.exception("call failed", method=method, error=type(error).__name__)
+            failure = InternalError("the node failed to answer; its log says more")
+        finally:
+            seconds = self._clock.monotonic() - started
+            status = failure.code if failure else "ok"
+            self._observe(method, status, seconds)
+            log.debug("call", method=method, caller=did, status=status, ms=round(seconds * 1000, 1))
+        if failure is not None:
+            await abort(context, failure)
+
+
+def _correlation_of(context: Any) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == CORRELATION_KEY and isinstance(value, str):
+            return value
+    return ""
