@@ -8,8 +8,9 @@ for all members, this is what keeps one of them from answering for another.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,9 +19,13 @@ from connector.errors import Unavailable
 from connector.identity.tokens import issue_token
 from connector.model.participant import Participant, host_label
 from connector.ports.clock import Clock
+from connector.transport.grpc.errors import from_rpc
 from connector.transport.grpc.guard import CORRELATION_KEY, TOKEN_KEY, correlation_id
 
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 Metadata = tuple[tuple[str, str], ...]
+CALL_S = 10.0  # seconds that a call which should be short may take
 KEEPALIVE_MS = 10_000
 RECONNECT_MS = 2_000  # most, between two attempts
 
@@ -65,6 +70,34 @@ class PeerChannel:
             (TOKEN_KEY, f"Bearer {self._token(self.did)}"),
             (CORRELATION_KEY, correlation_id()),
         )
+
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        seconds: float = CALL_S,
+    ) -> Response:
+        """One answer. Raises what the peer answered with, or ``Unavailable``."""
+        try:
+            return await method(request, metadata=self.metadata(), timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+
+    async def follow(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        seconds: float | None = None,
+    ) -> AsyncIterator[Response]:
+        """Many answers. Raises as ``ask`` does; leaving the iteration cancels the call."""
+        call = method(request, metadata=self.metadata(), timeout=seconds)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            call.cancel()
 
 
 class Channels:

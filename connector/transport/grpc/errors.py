@@ -66,18 +66,14 @@ async def abort(context: grpc.aio.ServicerContext, error: errors.ConnectorError)
 
 def from_rpc(error: grpc.aio.AioRpcError) -> errors.ConnectorError:
     """The error that the other side meant. Its texts are the other side's words."""
-    metadata = {key: value for key, value in error.trailing_metadata() or ()}
+    metadata = dict(error.trailing_metadata() or ())
     message = error.details() or error.code().name.lower()
     hint = _text(metadata.get("error-hint-bin", b""))
-    code = metadata.get("error-code", "")
-    kind = _BY_CODE.get(code if isinstance(code, str) else "")
-    if code == errors.Refused.code:
+    code = _text(metadata.get("error-code", ""))
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(error.code(), errors.PeerFault)
+    if issubclass(kind, errors.Refused):
         reasons = _reasons(metadata.get("error-reasons-bin", b""))
-        return errors.Refused(reasons or (errors.Reason("policy", message, "")), hint=hint)
-    if kind is None:
-        kind = _BY_STATUS.get(error.code(), errors.PeerFault)
-        if kind is errors.Refused:
-            return errors.Refused((errors.Reason("policy", message, ""),), hint=hint)
+        return errors.Refused(reasons or [errors.Reason("policy", message, "")], hint=hint)
     return kind(message, hint=hint)
 
 

@@ -230,7 +230,7 @@ class Guard(grpc.aio.ServerInterceptor):
             failure = error
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001  the last resort: nothing of it may leave
+        except Exception as error:
             log.exception("call failed", method=method, error=type(error).__name__)
             failure = InternalError("the node failed to answer; its log says more")
         finally:
