@@ -1,0 +1,152 @@
+"""Hashing and proofs, against the vectors of Certificate Transparency and against tlog-scales."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tlog_scales.tlog import ConsistencyProof, InclusionProof
+
+from connector.errors import InvalidInput, VerificationFailed
+from connector.tlog import merkle
+from connector.tlog.frontier import Frontier
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
+LEAVES = [merkle.leaf_hash(bytes.fromhex(leaf)) for leaf in VECTORS["leaves"]]
+ROOTS = [bytes.fromhex(root) for root in VECTORS["roots"]]
+MANY = [merkle.leaf_hash(str(number).encode()) for number in range(70)]
+READ = merkle.reader_of(MANY)
+ROOT_AT = [merkle.root_of(MANY[:size]) for size in range(len(MANY) + 1)]
+
+
+def hashes(values: list[str]) -> list[bytes]:
+    return [bytes.fromhex(value) for value in values]
+
+
+def test_roots_are_those_of_certificate_transparency() -> None:
+    assert bytes.fromhex(VECTORS["empty_root"]) == merkle.EMPTY_ROOT == merkle.root_of([])
+    assert [merkle.root_of(LEAVES[: n + 1]) for n in range(8)] == ROOTS
+
+
+@pytest.mark.parametrize("case", VECTORS["inclusion"], ids=lambda c: f"{c['index']}/{c['size']}")
+def test_inclusion_vectors(case: dict) -> None:
+    proof = merkle.inclusion_proof(case["index"], case["size"], merkle.reader_of(LEAVES))
+    assert proof == hashes(case["proof"])
+    leaf = LEAVES[case["index"]]
+    merkle.verify_inclusion(leaf, case["index"], case["size"], proof, ROOTS[case["size"] - 1])
+
+
+@pytest.mark.parametrize("case", VECTORS["consistency"], ids=lambda c: f"{c['old']}-{c['new']}")
+def test_consistency_vectors(case: dict) -> None:
+    old, new = case["old"], case["new"]
+    proof = merkle.consistency_proof(old, new, merkle.reader_of(LEAVES))
+    assert proof == hashes(case["proof"])
+    merkle.verify_consistency(old, ROOTS[old - 1], new, ROOTS[new - 1], proof)
+
+
+def test_another_implementation_accepts_every_inclusion_proof() -> None:
+    for size in (1, 2, 3, 7, 8, 33, 64, 70):
+        for index in range(size):
+            proof = merkle.inclusion_proof(index, size, READ)
+            merkle.verify_inclusion(MANY[index], index, size, proof, ROOT_AT[size])
+            InclusionProof(index, size, proof).check(MANY[index], ROOT_AT[size])
+
+
+def test_another_implementation_accepts_every_consistency_proof() -> None:
+    for new in (0, 1, 2, 3, 7, 8, 33, 64, 70):
+        for old in range(new + 1):
+            proof = merkle.consistency_proof(old, new, READ)
+            merkle.verify_consistency(old, ROOT_AT[old], new, ROOT_AT[new], proof)
+            ConsistencyProof(old, new, proof).check(ROOT_AT[old], ROOT_AT[new])
+
+
+PROOF = merkle.inclusion_proof(40, 70, READ)
+OTHER = bytes(32)
+
+BAD_INCLUSION = {
+    "index beyond the tree": (MANY[40], 70, 70, PROOF, ROOT_AT[70]),
+    "negative index": (MANY[40], -1, 70, PROOF, ROOT_AT[70]),
+    "empty tree": (MANY[0], 0, 0, [], merkle.EMPTY_ROOT),
+    "negative size": (MANY[0], 0, -1, [], merkle.EMPTY_ROOT),
+    "size beyond any log": (MANY[0], 0, 2**63, [], OTHER),
+    "too short": (MANY[40], 40, 70, PROOF[:-1], ROOT_AT[70]),
+    "too long": (MANY[40], 40, 70, [*PROOF, OTHER], ROOT_AT[70]),
+    "none at all": (MANY[40], 40, 70, [], ROOT_AT[70]),
+    "one leaf, with a proof": (MANY[0], 0, 1, [OTHER], ROOT_AT[1]),
+    "order changed": (MANY[40], 40, 70, PROOF[::-1], ROOT_AT[70]),
+    "another index": (MANY[40], 41, 70, PROOF, ROOT_AT[70]),
+    "another size": (MANY[40], 40, 130, PROOF, ROOT_AT[70]),
+    "another leaf": (MANY[41], 40, 70, PROOF, ROOT_AT[70]),
+    "another root": (MANY[40], 40, 70, PROOF, ROOT_AT[69]),
+    "a hash of 31 bytes": (MANY[40], 40, 70, [PROOF[0][:31], *PROOF[1:]], ROOT_AT[70]),
+    "a root of 0 bytes": (MANY[40], 40, 70, PROOF, b""),
+    "a thousand hashes": (MANY[40], 40, 70, [OTHER] * 1000, ROOT_AT[70]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INCLUSION.values(), ids=BAD_INCLUSION.keys())
+def test_a_bad_inclusion_proof_is_refused(case: tuple) -> None:
+    with pytest.raises((InvalidInput, VerificationFailed)):
+        merkle.verify_inclusion(*case)
+
+
+STEP = merkle.consistency_proof(33, 70, READ)
+POWER = merkle.consistency_proof(32, 70, READ)
+
+BAD_CONSISTENCY = {
+    "shrinking": (70, ROOT_AT[70], 33, ROOT_AT[33], STEP),
+    "negative": (-1, ROOT_AT[0], 33, ROOT_AT[33], []),
+    "too short": (33, ROOT_AT[33], 70, ROOT_AT[70], STEP[:-1]),
+    "too long": (33, ROOT_AT[33], 70, ROOT_AT[70], [*STEP, OTHER]),
+    "none": (33, ROOT_AT[33], 70, ROOT_AT[70], []),
+    "none, from a power of two": (32, ROOT_AT[32], 70, ROOT_AT[70], []),
+    "another old root": (33, ROOT_AT[34], 70, ROOT_AT[70], STEP),
+    "another old root, from a power of two": (32, ROOT_AT[33], 70, ROOT_AT[70], POWER),
+    "another new root": (33, ROOT_AT[33], 70, ROOT_AT[69], STEP),
+    "another old size": (34, ROOT_AT[33], 70, ROOT_AT[70], STEP),
+    "another new size": (33, ROOT_AT[33], 130, ROOT_AT[70], STEP),
+    "equal sizes, other roots": (33, ROOT_AT[33], 33, ROOT_AT[34], []),
+    "equal sizes, with a proof": (33, ROOT_AT[33], 33, ROOT_AT[33], [OTHER]),
+    "from nothing, with a proof": (0, ROOT_AT[0], 33, ROOT_AT[33], [OTHER]),
+    "from nothing, with a root": (0, ROOT_AT[1], 33, ROOT_AT[33], []),
+    "nothing to nothing, with roots": (0, ROOT_AT[0], 0, ROOT_AT[1], []),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONSISTENCY.values(), ids=BAD_CONSISTENCY.keys())
+def test_a_bad_consistency_proof_is_refused(case: tuple) -> None:
+    with pytest.raises((InvalidInput, VerificationFailed)):
+        merkle.verify_consistency(*case)
+
+
+def test_proofs_outside_the_tree_cannot_be_made() -> None:
+    for index, size in ((0, 0), (5, 5), (-1, 5), (0, -1)):
+        with pytest.raises(InvalidInput):
+            merkle.inclusion_proof(index, size, READ)
+    for old, new in ((6, 5), (-1, 5)):
+        with pytest.raises(InvalidInput):
+            merkle.consistency_proof(old, new, READ)
+
+
+def test_frontier_gives_the_root_after_every_append() -> None:
+    frontier = Frontier()
+    for size, leaf in enumerate(MANY):
+        assert (frontier.size, frontier.root()) == (size, ROOT_AT[size])
+        frontier.append(leaf)
+        assert Frontier.load(size + 1, READ).root() == frontier.root()
+
+
+def test_a_copied_frontier_is_independent() -> None:
+    frontier = Frontier.load(5, READ)
+    trial = frontier.copy()
+    trial.append(MANY[5])
+    assert (frontier.size, frontier.root()) == (5, ROOT_AT[5])
+    assert (trial.size, trial.root()) == (6, ROOT_AT[6])
+
+
+def test_frontier_refuses_what_is_no_leaf_hash() -> None:
+    frontier = Frontier()
+    with pytest.raises(InvalidInput):
+        frontier.append(b"not a hash")
+    with pytest.raises(InvalidInput):
+        Frontier.load(-1, READ)
+    assert frontier.size == 0
