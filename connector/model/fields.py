@@ -26,6 +26,8 @@ def parse_json(data: bytes, *, limit: int = MAX_JSON_BYTES, what: str = "documen
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants
         )
+        if b"\\ud" in data or b"\\uD" in data:  # half a surrogate pair is not text: no UTF-8 for it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # ValueError covers JSON and UTF-8 errors
         raise InvalidInput(f"{what}: not valid JSON") from error
     if _deeper_than(value, MAX_JSON_DEPTH):
@@ -82,7 +84,9 @@ def only_keys(value: Mapping[str, Any], allowed: frozenset[str], what: str) -> N
         raise InvalidInput(f"{what}: unknown field {unknown[0][:60]!r}")
 
 
-def text(value: Mapping[str, Any], key: str, *, limit: int = 1024, default: str | None = None) -> str:
+def text(
+    value: Mapping[str, Any], key: str, *, limit: int = 1024, default: str | None = None
+) -> str:
     """A string of 1 to ``limit`` characters (or ``default`` if the key is absent)."""
     found = value.get(key, default)
     if not isinstance(found, str):
@@ -93,7 +97,12 @@ def text(value: Mapping[str, Any], key: str, *, limit: int = 1024, default: str 
 
 
 def integer(
-    value: Mapping[str, Any], key: str, *, low: int = 0, high: int = 2**53, default: int | None = None
+    value: Mapping[str, Any],
+    key: str,
+    *,
+    low: int = 0,
+    high: int = 2**53,
+    default: int | None = None,
 ) -> int:
     found = value.get(key, default)
     if isinstance(found, bool) or not isinstance(found, int) or not low <= found <= high:
@@ -118,11 +127,11 @@ def parse_time(value: str, what: str = "time") -> datetime:
     """RFC 3339 with a zone (as xsd:dateTimeStamp) to an aware UTC datetime."""
     try:
         parsed = datetime.fromisoformat(value)
-    except ValueError as error:
+        if parsed.tzinfo is None:
+            raise InvalidInput(f"{what}: must name its zone, as 2026-12-31T00:00:00Z does")
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # the second: year 1 in a zone east of Greenwich
         raise InvalidInput(f"{what}: must be an RFC 3339 date and time") from error
-    if parsed.tzinfo is None:
-        raise InvalidInput(f"{what}: must name its zone, as 2026-12-31T00:00:00Z does")
-    return parsed.astimezone(UTC)
 
 
 def format_time(value: datetime) -> str:

@@ -14,10 +14,16 @@ from connector.errors import InvalidInput
 from connector.model import fields
 
 MAX_DID = 255
+MAX_ENDPOINT = 256
 # did:web method specification: a domain name, an optional %3A port, and path segments after ":".
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DID_WEB = re.compile(
     rf"did:web:{_LABEL}(?:\.{_LABEL})*(?:%3A[0-9]{{1,5}})?(?::[A-Za-z0-9._-]{{1,64}}){{0,8}}"
+)
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
+# gRPC reads these before a colon as a way to resolve the rest (a Unix socket, say), not a host.
+_SCHEMES = frozenset(
+    {"dns", "unix", "unix-abstract", "ipv4", "ipv6", "vsock", "xds", "google-c2p", "passthrough"}
 )
 # ".invalid" (RFC 2606) can never be somebody's real name.
 MEMBER_SUFFIX = "member.dataspace.invalid"
@@ -52,6 +58,24 @@ def parse_did(value: str) -> str:
     """A ``did:web`` DID in its one spelling. Raises ``InvalidInput``."""
     if len(value) > MAX_DID or not _DID_WEB.fullmatch(value):
         raise InvalidInput("DID: must be a did:web, as did:web:airport.example")
+    return value
+
+
+def parse_endpoint(value: str) -> str:
+    """``host:port``, the host a DNS name, an IPv4 address or an IPv6 address in brackets.
+
+    Raises ``InvalidInput``.
+    """
+    host, _, port = value.rpartition(":")
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    if (
+        len(value) > MAX_ENDPOINT
+        or not digits
+        or not 0 < int(port) < 65_536
+        or not _HOST.fullmatch(host)
+        or host.lower() in _SCHEMES
+    ):
+        raise InvalidInput("endpoint: must be host:port, as airport.example:9443")
     return value
 
 
@@ -114,13 +138,14 @@ def parse_participant(value: Mapping[str, Any]) -> Participant:
         state = Membership(fields.text(value, "state", limit=16))
     except ValueError as error:
         raise InvalidInput("state: must be active, suspended or revoked") from error
+    endpoint = fields.text(value, "endpoint", limit=MAX_ENDPOINT, default="")
     return Participant(
         did=parse_did(fields.text(value, "did")),
         name=fields.text(value, "name", limit=256),
         roles=fields.texts(value, "roles", limit=64, most=16),
         state=state,
         signing_keys=tuple(unb64url(key, 32) for key in keys),
-        endpoint=fields.text(value, "endpoint", limit=256, default=""),
+        endpoint=parse_endpoint(endpoint) if endpoint else "",
         log_origin=fields.text(value, "logOrigin", limit=256),
         revision=fields.integer(value, "revision"),
     )
