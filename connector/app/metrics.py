@@ -1,0 +1,53 @@
+"""Prometheus metrics of a node. Names and labels are an interface: dashboards stand on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Labels are bounded: methods, outcomes and terms of our own making, never a peer's words."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        Gauge("tds_build_info", "The program's version", ["version"], registry=self.registry).labels(
+            version
+        ).set(1)
+        self._calls = Histogram(
+            "tds_grpc_call_seconds",
+            "gRPC calls answered, by method and outcome",
+            ["method", "outcome"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._uses = Counter(
+            "tds_uses_total", "Uses at the gate, by outcome", ["outcome"], registry=self.registry
+        )
+        self._refusals = Counter(
+            "tds_refusals_total", "Refused uses, by failing term", ["term"], registry=self.registry
+        )
+        self._amounts = Counter(
+            "tds_quantity_total", "What uses consumed, by quantity", ["quantity"], registry=self.registry
+        )
+
+    def call(self, method: str, outcome: str, seconds: float) -> None:
+        self._calls.labels(method.rpartition(".")[2], outcome).observe(seconds)
+
+    def use(self, outcome: str, terms: tuple[str, ...], quantities: dict[str, int]) -> None:
+        self._uses.labels(outcome).inc()
+        for term in terms:
+            self._refusals.labels(term).inc()
+        for name, amount in quantities.items():
+            self._amounts.labels(name).inc(amount)
+
+    def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """A value that is read when it is asked for."""
+        Gauge(name, help, registry=self.registry).set_function(read)

@@ -1,0 +1,258 @@
+"""Using another's data: ask the provider, believe nothing, keep our own record.
+
+What a provider sends is checked before its result is passed on, in this order:
+
+1. the checkpoint is signed with the provider's key for the log that the agreement names;
+2. the leaf is in the tree under that checkpoint;
+3. the leaf is the receipt of this very use: agreement, parties, use id, purpose, request digest;
+4. at the end, the result's digest is the one in the receipt.
+
+Then our own log records what reached us. Apart from the use, the provider's log is watched: each
+new checkpoint must be consistent with the last one that we saw, and is cosigned if it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import structlog
+
+from connector.errors import ConnectorError, InvalidInput, PeerFault, VerificationFailed
+from connector.identity.ourselves import Ourselves
+from connector.model import receipt as receipts
+from connector.model.participant import Participant
+from connector.model.receipt import Outcome, Quantity, UseReceipt
+from connector.ports.agreements import AgreementRecord, Agreements
+from connector.ports.clock import Clock
+from connector.ports.deliveries import Deliveries, Delivery
+from connector.ports.peers import ProviderPeer, ReceiptProof
+from connector.tlog import merkle
+from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
+from connector.tlog.cosignature import add_line, cosign
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedUse:
+    """A provider's receipt that passed checks 1 to 3, and where it is in the provider's log."""
+
+    receipt: UseReceipt
+    leaf_hash: bytes
+    proof: ReceiptProof
+    checkpoint: Checkpoint
+
+
+class Consumer:
+    """``lookup`` gives the record of an active member or raises."""
+
+    def __init__(
+        self,
+        *,
+        ourselves: Ourselves,
+        agreements: Agreements,
+        providers: ProviderPeer,
+        deliveries: Deliveries,
+        lookup: Callable[[str], Participant],
+        clock: Clock,
+    ) -> None:
+        self._ourselves = ourselves
+        self._agreements = agreements
+        self._providers = providers
+        self._deliveries = deliveries
+        self._lookup = lookup
+        self._watch = LogWatch(ourselves, providers, clock)
+
+    async def use(
+        self, agreement_id: str, purpose: str, query: str, use_id: str
+    ) -> AsyncIterator[VerifiedUse | bytes]:
+        """First the verified receipt, then the result in pieces of an Arrow IPC stream.
+
+        Raises ``VerificationFailed`` when the provider lies: what was yielded before MUST then be
+        thrown away, as the digest of a result can only be known at its end.
+        """
+        agreement = await self._agreements.held(agreement_id)
+        provider = self._lookup(agreement.peer)
+        self._watch.require_trusted(provider.did)
+        answer = self._providers.execute(provider.did, agreement_id, purpose, query, use_id)
+        async with aclosing(answer):  # type: ignore[type-var]
+            first = await anext(answer, None)
+            if not isinstance(first, ReceiptProof):
+                raise PeerFault("the provider's answer does not begin with a receipt")
+            use = _verify(first, agreement, provider, self._ourselves.did)
+            _match(use.receipt, agreement, purpose, query, use_id)
+            yield use
+            received = _Received(agreement.secret)
+            try:
+                async for piece in answer:
+                    if not isinstance(piece, bytes):
+                        raise PeerFault("the provider sent a second receipt")
+                    received.add(piece)
+                    yield piece
+                received.check(use.receipt)
+            finally:
+                await asyncio.shield(self._deliveries.record(_delivery(use, received)))
+        self._watch.saw(provider, use.proof.checkpoint)
+
+
+@dataclass(slots=True)
+class _Received:
+    """Our own count of a result."""
+
+    secret: bytes
+    size: int = 0
+    _digest: hmac.HMAC = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._digest = hmac.new(self.secret, digestmod=hashlib.sha256)
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._digest.update(piece)
+
+    def digest(self) -> bytes:
+        return self._digest.digest() if self.size else b""
+
+    def check(self, receipt: UseReceipt) -> None:
+        """Step 4."""
+        if not hmac.compare_digest(self.digest(), receipt.result_digest):
+            raise VerificationFailed("the result is not the one in the receipt; do not use it")
+
+
+def _verify(
+    proof: ReceiptProof, agreement: AgreementRecord, provider: Participant, consumer: str
+) -> VerifiedUse:
+    """Steps 1 and 2, and that the leaf is a receipt of a use between the two under the agreement."""
+    checkpoint = verify_checkpoint(
+        proof.checkpoint, agreement.terms.provider_log, provider.signing_keys
+    )
+    leaf_hash = merkle.leaf_hash(proof.leaf)
+    merkle.verify_inclusion(
+        leaf_hash, proof.index, checkpoint.size, proof.inclusion, checkpoint.root
+    )
+    receipt = receipts.decode(proof.leaf)
+    if (
+        not isinstance(receipt, UseReceipt)
+        or receipt.scope not in (agreement.terms.id, consumer)
+        or (receipt.provider, receipt.consumer) != (provider.did, consumer)
+    ):
+        raise VerificationFailed("the receipt is not of a use under this agreement")
+    return VerifiedUse(receipt, leaf_hash, proof, checkpoint)
+
+
+def _match(
+    receipt: UseReceipt, agreement: AgreementRecord, purpose: str, query: str, use_id: str
+) -> None:
+    """Step 3: the receipt is of this very use."""
+    if (receipt.use_id, receipt.purpose) != (use_id, purpose):
+        raise VerificationFailed("the receipt is of another use")
+    if receipt.scope != agreement.terms.id:
+        if receipt.outcome is Outcome.ALLOWED:
+            raise VerificationFailed("the provider allowed a use outside the agreement")
+        return  # the provider does not know the agreement, and has no secret to key digests with
+    expected = hmac.digest(agreement.secret, query.encode(), "sha256")
+    if not hmac.compare_digest(receipt.request_digest, expected):
+        raise VerificationFailed("the receipt is of another request")
+    if receipt.agreement_digest != hashlib.sha256(agreement.terms.document).digest():
+        raise VerificationFailed("the receipt is under other terms than those we signed")
+
+
+def _delivery(use: VerifiedUse, received: _Received) -> Delivery:
+    return Delivery(
+        scope=use.receipt.scope,
+        use_id=use.receipt.use_id,
+        provider=use.receipt.provider,
+        consumer=use.receipt.consumer,
+        outcome=use.receipt.outcome,
+        origin=use.checkpoint.origin,
+        leaf=use.proof.leaf,
+        leaf_hash=use.leaf_hash,
+        leaf_index=use.proof.index,
+        tree_size=use.checkpoint.size,
+        result_digest=received.digest(),
+        quantities={Quantity.CALLS: 1, Quantity.BYTES_RETURNED: received.size},
+    )
+
+
+class LogWatch:
+    """That each provider's log only grows, seen over all its checkpoints that reached us.
+
+    Checked in the background, one check at a time for each provider, so that it costs a use
+    nothing. A log that forked is remembered: the provider is not used any more until an operator
+    has looked, and its two checkpoints are in the operations log as proof.
+    """
+
+    def __init__(self, ourselves: Ourselves, providers: ProviderPeer, clock: Clock) -> None:
+        self._ourselves = ourselves
+        self._providers = providers
+        self._clock = clock
+        self._trusted: dict[str, Checkpoint] = {}
+        self._newest: dict[str, bytes] = {}
+        self._forked: dict[str, str] = {}
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    def require_trusted(self, provider: str) -> None:
+        if provider in self._forked:
+            raise VerificationFailed(
+                "the provider's log was seen to change its past",
+                hint="keep both checkpoints (they are in this node's log) and tell the directory",
+            )
+
+    def saw(self, provider: Participant, note: bytes) -> None:
+        """A verified checkpoint of the provider's log."""
+        self._newest[provider.did] = note
+        running = self._checks.get(provider.did)
+        if running is None or running.done():
+            self._checks[provider.did] = asyncio.create_task(self._check(provider))
+
+    async def close(self) -> None:
+        for task in self._checks.values():
+            task.cancel()
+        await asyncio.gather(*self._checks.values(), return_exceptions=True)
+
+    async def _check(self, provider: Participant) -> None:
+        while (note := self._newest.pop(provider.did, None)) is not None:
+            checkpoint = verify_checkpoint(note, provider.log_origin, provider.signing_keys)
+            try:
+                await self._compare(provider, checkpoint)
+            except (VerificationFailed, InvalidInput) as error:
+                self._forked[provider.did] = error.message
+                log.error(
+                    "a provider's log changed its past",
+                    provider=provider.did,
+                    trusted=self._trusted[provider.did].body().decode(),
+                    offered=note.decode(),
+                )
+                return
+            except ConnectorError as error:
+                log.info("a provider's log could not be compared", reason=error.message)
+                return
+            await self._cosign(provider, note)
+
+    async def _compare(self, provider: Participant, new: Checkpoint) -> None:
+        old = self._trusted.get(provider.did)
+        if old is not None:
+            small, large = sorted((old, new), key=lambda checkpoint: checkpoint.size)
+            proof: tuple[bytes, ...] = ()
+            if small.size != large.size:
+                proof = await self._providers.consistency(provider.did, small.size, large.size)
+            merkle.verify_consistency(small.size, small.root, large.size, large.root, proof)
+            new = large
+        self._trusted[provider.did] = new
+
+    async def _cosign(self, provider: Participant, note: bytes) -> None:
+        line = cosign(
+            note,
+            self._ourselves.log_origin,
+            self._ourselves.signing_key,
+            int(self._clock.now().timestamp()),
+        )
+        try:
+            await self._providers.add_cosignature(provider.did, add_line(note, line))
+        except ConnectorError as error:
+            log.info("a cosignature was not taken", provider=provider.did, reason=error.message)

@@ -1,0 +1,198 @@
+"""Publishing a dataset: look at the source, judge the terms, prepare the rows, sign, list.
+
+The rows that queries will see are copied into a file of the gate's own that holds no hidden
+column. The space's listing policy decides before anything is copied or announced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from connector.errors import InvalidInput, Refused
+from connector.identity.ourselves import Ourselves
+from connector.identity.statements import sign_statement
+from connector.model import fields
+from connector.model.catalog import Classification, Column, Dataset, Role, dataset_json, parse_dataset
+from connector.model.terms import Offer, Terms, parse_terms
+from connector.policy import inputs
+from connector.policy.decisions import LISTING, read_listing
+from connector.ports.clock import Clock
+from connector.ports.datasets import DatasetStore, PublishedDataset
+from connector.ports.journal import Journal
+from connector.ports.peers import DirectoryPeer
+from connector.ports.policy import PolicyEngine
+from connector.ports.query import QueryEngine, SourceInfo
+
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+
+FREE_SQL_WARNING = (
+    "free SQL with group minimums: a consumer who compares the answers to several questions can "
+    "learn about single individuals; use approved queries or a privacy budget where that matters"
+)
+COPY_WARNING = "the rows were copied: publish again when the source changes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What the owner says. ``terms`` is UTF-8 JSON of an offer's ODRL sections."""
+
+    source: Path
+    title: str
+    description: str
+    keywords: tuple[str, ...]
+    classification: str
+    table: str
+    hidden_columns: tuple[str, ...]
+    privacy_unit: str
+    dimensions: tuple[str, ...]
+    terms: bytes
+    accept_free_sql: bool
+    manual_approval: bool
+    csv_null: str = ""
+    dataset_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    dataset_id: str
+    offer_id: str
+    rows: int
+    warnings: tuple[str, ...]
+
+
+class Publisher:
+    """``folder`` is where the gate keeps its prepared rows."""
+
+    def __init__(
+        self,
+        *,
+        ourselves: Ourselves,
+        store: DatasetStore,
+        queries: QueryEngine,
+        engine: PolicyEngine,
+        directory: DirectoryPeer,
+        journal: Journal,
+        clock: Clock,
+        folder: Path,
+    ) -> None:
+        self._ourselves = ourselves
+        self._store = store
+        self._queries = queries
+        self._engine = engine
+        self._directory = directory
+        self._journal = journal
+        self._clock = clock
+        self._folder = folder
+
+    async def publish(self, wanted: Publication) -> Published:
+        """Raises ``InvalidInput``, ``Refused`` (by the listing policy), ``Unavailable``."""
+        source = await self._queries.inspect(wanted.source, wanted.csv_null)
+        dataset = await self._describe(wanted, source)
+        await self._judge(dataset, wanted.accept_free_sql)
+        visible = tuple(c.name for c in dataset.columns if c.role is not Role.HIDDEN)
+        record = sign_statement(self._ourselves.signing_key, "dataset", dataset_json(dataset))
+        database = f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.duckdb"
+        rows = await self._queries.prepare(
+            wanted.source, visible, dataset.table, self._folder / database, wanted.csv_null
+        )
+        await self._store.save(
+            PublishedDataset(
+                dataset=dataset,
+                record=record,
+                database=database,
+                rows=rows,
+                accept_free_sql=wanted.accept_free_sql,
+                manual_approval=wanted.manual_approval,
+            )
+        )
+        await self._journal.act(
+            "dataset.published",
+            dataset.id,
+            self._ourselves.act(
+                "dataset.published",
+                dataset.id,
+                self._clock.now(),
+                recordDigest=hashlib.sha256(record.encode()).hexdigest(),
+                freeSqlAccepted=wanted.accept_free_sql,
+                rows=rows,
+            ),
+        )
+        await self._directory.publish(record)
+        warnings = [COPY_WARNING]
+        if wanted.accept_free_sql:
+            warnings.insert(0, FREE_SQL_WARNING)
+        return Published(dataset.id, dataset.offers[0].id, rows, tuple(warnings))
+
+    async def _describe(self, wanted: Publication, source: SourceInfo) -> Dataset:
+        """The dataset as it will be listed; every limit of the model holds."""
+        if not _TABLE_NAME.fullmatch(wanted.table):
+            raise InvalidInput("table: lower-case letters, digits and underscores, a letter first")
+        try:
+            classification = Classification(wanted.classification)
+        except ValueError as error:
+            raise InvalidInput(
+                f"classification: must be one of {', '.join(Classification)}"
+            ) from error
+        dataset_id = await self._dataset_id(wanted.dataset_id)
+        offer = Offer(
+            id=f"urn:uuid:{uuid.uuid4()}",
+            target=dataset_id,
+            assigner=self._ourselves.did,
+            terms=_terms(wanted.terms),
+        )
+        dataset = Dataset(
+            id=dataset_id,
+            title=wanted.title,
+            description=wanted.description,
+            keywords=wanted.keywords,
+            publisher=self._ourselves.did,
+            classification=classification,
+            table=wanted.table,
+            columns=_columns(wanted, source),
+            offers=(offer,),
+        )
+        return parse_dataset(fields.encode_json(dataset_json(dataset)))
+
+    async def _dataset_id(self, wanted: str) -> str:
+        if not wanted:
+            return f"urn:uuid:{uuid.uuid4()}"
+        if await self._store.get(wanted) is None:
+            raise InvalidInput("dataset_id: this node publishes no such dataset")
+        return wanted
+
+    async def _judge(self, dataset: Dataset, accept_free_sql: bool) -> None:
+        document = inputs.listing_input(
+            now=self._clock.now(), dataset=dataset, accept_free_sql=accept_free_sql
+        )
+        answer = read_listing(await self._engine.evaluate(LISTING, document))
+        if not answer.allow:
+            raise Refused(answer.reasons, hint="change the terms or the classification")
+
+
+def _terms(data: bytes) -> Terms:
+    value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
+    fields.only_keys(value, frozenset({"permission", "prohibition", "obligation"}), "terms")
+    return parse_terms(value)
+
+
+def _columns(wanted: Publication, source: SourceInfo) -> tuple[Column, ...]:
+    """A role for each column of the source: hidden, unit, dimension, and the rest measures."""
+    names = {column.name for column in source.columns}
+    named = {*wanted.hidden_columns, *wanted.dimensions} | (
+        {wanted.privacy_unit} if wanted.privacy_unit else set()
+    )
+    unknown = sorted(named - names)
+    if unknown:
+        raise InvalidInput(f"the source has no column {unknown[0]!r}")
+    roles = {name: Role.DIMENSION for name in wanted.dimensions}
+    if wanted.privacy_unit:
+        roles[wanted.privacy_unit] = Role.UNIT
+    roles |= {name: Role.HIDDEN for name in wanted.hidden_columns}
+    return tuple(
+        Column(column.name, column.type, roles.get(column.name, Role.MEASURE))
+        for column in source.columns
+    )
