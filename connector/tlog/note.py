@@ -87,7 +87,7 @@ def parse_verifier_key(value: str) -> VerifierKey:
     parts = value.split("+", 2) if len(value) <= 2 * MAX_NAME else []
     if len(parts) != 3 or not is_name(parts[0]):
         raise InvalidInput("verifier key: must be name+id+key")
-    typed = _unbase64(parts[2], "verifier key")
+    typed = decode_base64(parts[2], "verifier key")
     if len(typed) != 33 or typed[0] not in (ED25519, COSIGNATURE_V1):
         raise InvalidInput("verifier key: not an Ed25519 key")
     key = VerifierKey(parts[0], typed[1:], typed[0])
@@ -165,14 +165,14 @@ def _signature(line: str) -> Signature:
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not is_name(name):
         raise InvalidInput("note: not a signature line")
-    data = _unbase64(encoded, "note")
+    data = decode_base64(encoded, "note")
     if len(data) <= _KEY_ID_BYTES:
         raise InvalidInput("note: a signature too short")
     return Signature(name, data[:_KEY_ID_BYTES], data[_KEY_ID_BYTES:])
 
 
-def _unbase64(value: str, what: str) -> bytes:
-    """RFC 4648 section 4, padded, in its one spelling."""
+def decode_base64(value: str, what: str) -> bytes:
+    """RFC 4648 section 4, padded, in its one spelling. Raises ``InvalidInput``."""
     try:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
