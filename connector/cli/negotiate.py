@@ -1,0 +1,206 @@
+"""``connector negotiate`` and ``connector approvals``: both sides of a contract negotiation
+(DSP 2025-1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from connector.cli import output, terms
+from connector.cli.catalog import find
+from connector.cli.failure import REFUSED
+from connector.cli.session import DEFAULT_DATA, Data, Json, with_node
+from connector.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from connector.client import Negotiation, Node
+
+    Follow: TypeAlias = Callable[[Node, Callable[[Negotiation], None]], Awaitable[Negotiation]]
+
+FOLLOW_S = 30.0
+
+Pid = Annotated[str, typer.Argument(help="The negotiation's process id here.", metavar="PID")]
+Reason = Annotated[str, typer.Option("--reason", help="For the peer.")]
+
+approvals = typer.Typer(no_args_is_help=True, help="Negotiations that wait for a person here.")
+
+
+def negotiate(
+    dataset: Annotated[
+        str | None, typer.Argument(help="The dataset's id, to start.", metavar="DATASET")
+    ] = None,
+    offer: Annotated[
+        str, typer.Option("--offer", help="The offer's id, if the dataset has several.")
+    ] = "",
+    purpose: terms.Purpose = None,
+    uses: terms.Uses = None,
+    until: terms.Until = None,
+    row_cap: terms.RowCap = None,
+    terms_file: terms.TermsFile = None,
+    accept: Annotated[
+        str, typer.Option("--accept", help="Accept the counter-offer that waits.", metavar="PID")
+    ] = "",
+    terminate: Annotated[
+        str, typer.Option("--terminate", help="End a negotiation.", metavar="PID")
+    ] = "",
+    accept_counter: Annotated[
+        bool, typer.Option("--accept-counter", help="Accept a counter-offer without asking.")
+    ] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the negotiations that this node knows.")
+    ] = False,
+    follow: Annotated[
+        float, typer.Option("--follow", min=0.1, help="Seconds to follow it.")
+    ] = FOLLOW_S,
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Negotiate an agreement: take an offer as it stands, ask for other terms, or answer.
+
+    Without term flags the offer is taken as it stands. With them (--uses 50) the offer's other
+    terms stay and the provider decides, or answers with an offer of its own.
+    """
+    if sum(1 for given in (dataset, accept, terminate, list_all) if given) != 1:
+        raise InvalidInput(
+            "say one thing: a DATASET, --accept PID, --terminate PID or --list",
+            hint="connector catalog search lists datasets",
+        )
+    if list_all:
+        _show_list(with_node(data, lambda node: node.negotiations()), as_json)
+        return
+    if dataset is None:
+        pid = accept or terminate
+        _run(
+            lambda node, heard: node.answer(
+                pid, accept=bool(accept), follow_s=follow, on_change=heard
+            ),
+            data,
+            as_json,
+        )
+        return
+    found = find(data, dataset)
+    chosen = _offer(found["hasPolicy"], offer)
+    flags = terms.TermFlags(purposes=purpose or (), uses=uses, until=until, row_cap=row_cap)
+    other = terms.revise(chosen, flags, terms_file) if flags.constraints() or terms_file else None
+    _run(
+        lambda node, heard: node.negotiate(
+            found["publisher"],
+            found["@id"],
+            offer_id=chosen["@id"],
+            terms=other,
+            accept_counter_offer=accept_counter,
+            follow_s=follow,
+            on_change=heard,
+        ),
+        data,
+        as_json,
+    )
+
+
+@approvals.command("list")
+def list_approvals(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+    """List what waits for a decision."""
+    _show_list(with_node(data, lambda node: node.negotiations(waiting_only=True)), as_json)
+
+
+@approvals.command()
+def approve(pid: Pid, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+    """Agree to what the peer asks for."""
+    _show(with_node(data, lambda node: node.decide(pid, "approve")), as_json)
+
+
+@approvals.command()
+def reject(pid: Pid, reason: Reason, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+    """Refuse, and end the negotiation."""
+    _show(with_node(data, lambda node: node.decide(pid, "reject", reason=reason)), as_json)
+
+
+@approvals.command()
+def counter(
+    pid: Pid,
+    purpose: terms.Purpose = None,
+    uses: terms.Uses = None,
+    until: terms.Until = None,
+    row_cap: terms.RowCap = None,
+    terms_file: terms.TermsFile = None,
+    reason: Annotated[str, typer.Option("--reason", help="For the peer.")] = "",
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Offer other terms instead: what the peer asked for, with your flags' changes."""
+    flags = terms.TermFlags(purposes=purpose or (), uses=uses, until=until, row_cap=row_cap)
+    if not flags.constraints() and terms_file is None:
+        raise InvalidInput("a counter-offer changes a term", hint="as --uses 5 --until 2027-01-31")
+
+    async def run(node: Node) -> Negotiation:
+        known = {each.pid: each for each in await node.negotiations()}
+        if pid not in known:
+            raise NotFound("there is no such negotiation", hint="connector approvals list")
+        offered = terms.revise(known[pid].offer, flags, terms_file)
+        return await node.decide(pid, "counter", terms=offered, reason=reason)
+
+    _show(with_node(data, run), as_json)
+
+
+def _offer(offers: Sequence[Mapping[str, Any]], wanted: str) -> Mapping[str, Any]:
+    found = [offer for offer in offers if wanted in ("", offer["@id"])]
+    if not found:
+        raise NotFound("the dataset has no such offer", hint="connector catalog show DATASET")
+    if len(found) > 1:
+        raise InvalidInput("the dataset has several offers", hint="choose one with --offer ID")
+    return found[0]
+
+
+def _run(call: Follow, data: Path, as_json: bool) -> None:
+    states: list[str] = []
+
+    def heard(change: Negotiation) -> None:
+        if not states or states[-1] != change.state:
+            states.append(change.state)
+            if not as_json:
+                output.say(change.state)
+
+    found = with_node(data, lambda node: call(node, heard), doing="negotiating")
+    _show(found, as_json, states)
+    if found.state == "TERMINATED":
+        raise typer.Exit(REFUSED)
+
+
+def _show(found: Negotiation, as_json: bool, states: list[str] | None = None) -> None:
+    if as_json:
+        output.show_json({"negotiation": found, **({"states": states} if states else {})})
+        return
+    output.pairs(
+        [
+            ("negotiation", found.pid),
+            ("state", found.state),
+            ("peer", found.peer),
+            ("agreement", found.agreement_id),
+            ("code", found.code),
+            ("reason", found.reason),
+        ]
+    )
+    for line in terms.describe(found.offer):
+        output.say(f"  {line}")
+    if found.waiting and found.party == "consumer":
+        output.say(f"next: connector negotiate --accept {found.pid} (or --terminate)")
+    elif found.waiting:
+        output.say(f"next: connector approvals approve {found.pid} (or reject, counter)")
+    elif found.state == "FINALIZED" and found.party == "consumer":
+        output.say(f"next: connector query {found.agreement_id} --purpose ... --sql ...")
+    elif found.state == "REQUESTED":
+        output.say("the provider has not decided yet: see connector negotiate --list")
+
+
+def _show_list(found: tuple[Negotiation, ...], as_json: bool) -> None:
+    if as_json:
+        output.show_json({"negotiations": found})
+        return
+    output.table(
+        ("PID", "SIDE", "PEER", "DATASET", "STATE", "WAITS FOR YOU", "UPDATED"),
+        [(n.pid, n.party, n.peer, n.dataset_id, n.state, n.waiting, n.updated) for n in found],
+        empty="none",
+    )

@@ -1,0 +1,51 @@
+"""What a Python user imports to work with a node on the same machine.
+
+    from connector.client import connect, connect_sync
+
+Async first, with a sync face; typed values, no protobuf; results as Arrow tables.
+"""
+
+from connector.client.directory import DirectoryNode, connect_directory
+from connector.client.errors import NodeNotRunning, Refused, UseFailed
+from connector.client.node import Node, connect
+from connector.client.sync import SyncNode, connect_sync
+from connector.client.types import (
+    Agreement,
+    Check,
+    Datasets,
+    Enrolment,
+    Invitation,
+    Member,
+    Negotiation,
+    Publication,
+    Receipt,
+    Receipts,
+    Reconciliation,
+    Result,
+    Status,
+)
+
+__all__ = [
+    "Agreement",
+    "Check",
+    "Datasets",
+    "DirectoryNode",
+    "Enrolment",
+    "Invitation",
+    "Member",
+    "Negotiation",
+    "Node",
+    "NodeNotRunning",
+    "Publication",
+    "Receipt",
+    "Receipts",
+    "Reconciliation",
+    "Refused",
+    "Result",
+    "Status",
+    "SyncNode",
+    "UseFailed",
+    "connect",
+    "connect_directory",
+    "connect_sync",
+]

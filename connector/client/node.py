@@ -1,0 +1,290 @@
+"""An enterprise's node, from Python: every call of ``ManagementService``.
+
+    async with connect("connector-data") as node:
+        result = await node.query(agreement_id, "SELECT ...", purpose="tourism-planning")
+
+All methods raise the classes of ``connector.errors``. Nothing here decides or verifies anything:
+the node behind the socket does, and says so in the receipts it returns.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import stamina
+
+from connector._pb.dataspace.management.v1 import management_pb2 as pb
+from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
+from connector.client import convert, types
+from connector.client.channel import DEADLINE_S, Calls
+from connector.client.errors import NodeNotRunning, Refused, UseFailed
+from connector.errors import PeerFault, Unavailable
+
+QUERY_DEADLINE_S = 120.0  # seconds; the provider's own limit for a query is usually lower
+OnChange = Callable[[types.Negotiation], None]
+
+
+def _worth_retrying(error: Exception) -> bool:
+    return isinstance(error, Unavailable) and not isinstance(error, NodeNotRunning)
+
+
+# A use keeps its use_id, so trying again cannot count it twice; nothing else is retried here.
+_RETRY = stamina.AsyncRetryingCaller(attempts=4, timeout=20.0, wait_initial=0.2).on(_worth_retrying)
+
+
+class Node:
+    """A connection to the node's management API. Get one from ``connect``."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._stub = rpc.ManagementServiceStub(calls.channel)
+
+    async def status(self) -> types.Status:
+        call = self._stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)
+        return convert.status(await self._calls.one(call))
+
+    async def enrol(self, invitation: str) -> types.Enrolment:
+        """Spends an invitation and joins its space."""
+        request = pb.EnrolRequest(invitation=invitation)
+        reply = await self._calls.one(self._stub.Enrol(request, timeout=DEADLINE_S))
+        return types.Enrolment(reply.space, convert.time(reply.certificate_expires))
+
+    async def publish(
+        self,
+        source: Path | str,
+        *,
+        title: str,
+        table: str,
+        classification: str,
+        terms: Mapping[str, Any],
+        description: str = "",
+        keywords: Sequence[str] = (),
+        hidden_columns: Sequence[str] = (),
+        privacy_unit: str = "",
+        dimensions: Sequence[str] = (),
+        accept_free_sql: bool = False,
+        csv_null: str = "",
+        dataset_id: str = "",
+        manual_approval: bool = False,
+    ) -> types.Publication:
+        """Publishes a Parquet or CSV file, or a folder of them, with one offer.
+
+        ``terms`` is an ODRL policy's ``permission``, ``prohibition`` and ``obligation``.
+        """
+        request = pb.PublishDatasetRequest(
+            source=str(source),
+            title=title,
+            description=description,
+            keywords=keywords,
+            classification=classification,
+            table=table,
+            hidden_columns=hidden_columns,
+            privacy_unit=privacy_unit,
+            dimensions=dimensions,
+            terms=_json(terms),
+            accept_free_sql=accept_free_sql,
+            csv_null=csv_null,
+            dataset_id=dataset_id,
+            manual_approval=manual_approval,
+        )
+        reply = await self._calls.one(self._stub.PublishDataset(request, timeout=QUERY_DEADLINE_S))
+        return types.Publication(
+            reply.dataset_id, reply.offer_id, reply.rows, tuple(reply.warnings)
+        )
+
+    async def search(
+        self, query: str = "", *, page_size: int = 0, page_token: str = ""
+    ) -> types.Datasets:
+        """One page of the space's catalogue; no words list everything."""
+        request = pb.SearchCatalogRequest(query=query, page_size=page_size, page_token=page_token)
+        reply = await self._calls.one(self._stub.SearchCatalog(request, timeout=DEADLINE_S))
+        return types.Datasets(
+            tuple(convert.document(each) for each in reply.datasets), reply.next_page_token
+        )
+
+    async def negotiate(
+        self,
+        provider: str,
+        dataset_id: str,
+        *,
+        offer_id: str = "",
+        terms: Mapping[str, Any] | None = None,
+        accept_counter_offer: bool = False,
+        follow_s: float = DEADLINE_S,
+        on_change: OnChange | None = None,
+    ) -> types.Negotiation:
+        """Asks for the offer as it stands, or for other ``terms``, and follows the negotiation
+        until it rests: ``FINALIZED``, ``TERMINATED``, waiting for a person on either side, or
+        ``follow_s`` seconds passed. ``on_change`` is called with each state."""
+        request = pb.NegotiateRequest(
+            provider=provider,
+            dataset_id=dataset_id,
+            offer_id=offer_id,
+            terms=_json(terms) if terms is not None else b"",
+            accept_counter_offer=accept_counter_offer,
+            follow_seconds=follow_s,
+        )
+        return await self._follow(request, on_change)
+
+    async def answer(
+        self,
+        pid: str,
+        *,
+        accept: bool,
+        follow_s: float = DEADLINE_S,
+        on_change: OnChange | None = None,
+    ) -> types.Negotiation:
+        """Accepts the counter-offer that waits under ``pid``, or terminates the negotiation."""
+        request = pb.NegotiateRequest(pid=pid, accept=accept, follow_seconds=follow_s)
+        return await self._follow(request, on_change)
+
+    async def negotiations(self, *, waiting_only: bool = False) -> tuple[types.Negotiation, ...]:
+        """Newest first."""
+        request = pb.ListNegotiationsRequest(waiting_only=waiting_only)
+        reply = await self._calls.one(self._stub.ListNegotiations(request, timeout=DEADLINE_S))
+        return tuple(convert.negotiation(each) for each in reply.negotiations)
+
+    async def decide(
+        self,
+        pid: str,
+        decision: str,
+        *,
+        terms: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> types.Negotiation:
+        """``approve``, ``reject`` or ``counter`` (with ``terms``) what waits for a person here."""
+        request = pb.DecideApprovalRequest(
+            pid=pid,
+            decision=decision,
+            terms=_json(terms) if terms is not None else b"",
+            reason=reason,
+        )
+        reply = await self._calls.one(self._stub.DecideApproval(request, timeout=DEADLINE_S))
+        return convert.negotiation(reply.negotiation)
+
+    async def agreements(self) -> tuple[types.Agreement, ...]:
+        """Newest first."""
+        call = self._stub.ListAgreements(pb.ListAgreementsRequest(), timeout=DEADLINE_S)
+        reply = await self._calls.one(call)
+        return tuple(convert.agreement(each) for each in reply.agreements)
+
+    async def end_agreement(self, agreement_id: str, *, reason: str) -> int:
+        """Ends it for both sides; gives the number of running uses that were stopped."""
+        request = pb.EndAgreementRequest(agreement_id=agreement_id, reason=reason)
+        reply = await self._calls.one(self._stub.EndAgreement(request, timeout=DEADLINE_S))
+        return reply.stopped_uses
+
+    async def query(
+        self,
+        agreement_id: str,
+        sql: str,
+        *,
+        purpose: str,
+        use_id: str = "",
+        deadline_s: float = QUERY_DEADLINE_S,
+    ) -> types.Result:
+        """One use of an agreement at its provider.
+
+        ``use_id`` is the idempotency key (1 to 64 characters; a fresh one by default). It stays
+        the same when the call is tried again because something was unavailable, so that a use is
+        never counted twice. Raises ``Refused`` (with reasons and receipt) and ``UseFailed``.
+        """
+        request = pb.QueryRequest(
+            agreement_id=agreement_id, query=sql, purpose=purpose, use_id=use_id or uuid.uuid4().hex
+        )
+        return await _RETRY(self._query, request, deadline_s)
+
+    async def receipts(self, scope: str = "", *, limit: int = 0) -> types.Receipts:
+        """This node's own log: of one agreement (or DID), or of all. Newest last."""
+        request = pb.ListReceiptsRequest(scope=scope, limit=limit)
+        reply = await self._calls.one(self._stub.ListReceipts(request, timeout=DEADLINE_S))
+        return types.Receipts(
+            tuple(convert.receipt(each) for each in reply.receipts), reply.log_size
+        )
+
+    async def export_evidence(self, agreement_id: str, *, disclose_secret: bool = False) -> bytes:
+        """The bytes of an evidence file (docs/evidence.md)."""
+        request = pb.ExportEvidenceRequest(
+            agreement_id=agreement_id, disclose_secret=disclose_secret
+        )
+        reply = await self._calls.one(self._stub.ExportEvidence(request, timeout=DEADLINE_S))
+        return reply.evidence
+
+    async def reconcile(self, agreement_id: str) -> types.Reconciliation:
+        """Compares this node's count of an agreement with its peer's."""
+        request = pb.ReconcileRequest(agreement_id=agreement_id)
+        reply = await self._calls.one(self._stub.Reconcile(request, timeout=DEADLINE_S))
+        return types.Reconciliation(
+            tuple(types.ReconcileLine(e.name, e.provider, e.consumer) for e in reply.lines),
+            reply.agree,
+        )
+
+    async def diagnose(self) -> tuple[types.Check, ...]:
+        call = self._stub.Diagnose(pb.DiagnoseRequest(), timeout=DEADLINE_S)
+        return convert.checks(await self._calls.one(call))
+
+    async def _follow(
+        self, request: pb.NegotiateRequest, on_change: OnChange | None
+    ) -> types.Negotiation:
+        deadline = (request.follow_seconds or DEADLINE_S) + DEADLINE_S
+        last: types.Negotiation | None = None
+        async for reply in self._calls.many(self._stub.Negotiate(request, timeout=deadline)):
+            last = convert.negotiation(reply.negotiation)
+            if on_change is not None:
+                on_change(last)
+        if last is None:
+            raise Unavailable("the node answered nothing", hint="see connector negotiate --list")
+        return last
+
+    async def _query(self, request: pb.QueryRequest, deadline_s: float) -> types.Result:
+        receipt: types.Receipt | None = None
+        chunks: list[bytes] = []
+        async for reply in self._calls.many(self._stub.Query(request, timeout=deadline_s)):
+            if reply.WhichOneof("body") == "summary":
+                receipt = convert.receipt(reply.summary)
+            else:
+                chunks.append(reply.chunk)
+        if receipt is None:
+            raise PeerFault("the provider sent no receipt")
+        if receipt.outcome == "refused":
+            raise Refused(receipt.reasons, receipt=receipt)
+        if receipt.outcome != "allowed":
+            told = "; ".join(str(reason) for reason in receipt.reasons)
+            raise UseFailed(
+                f"the use {receipt.outcome or 'gave no result'}" + (f": {told}" if told else ""),
+                hint="it does not count against the allowance; ask again",
+                receipt=receipt,
+            )
+        return types.Result(_table(chunks), receipt)
+
+
+@asynccontextmanager
+async def connect(place: Path | str = "connector-data") -> AsyncIterator[Node]:
+    """A node by its data folder (or the path of its management socket).
+
+    Raises ``NodeNotRunning`` if nothing listens there, ``ConfigError`` if the folder is not a
+    node's.
+    """
+    calls = Calls(place)
+    try:
+        yield Node(calls)
+    finally:
+        await calls.close()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _table(chunks: Sequence[bytes]) -> pa.Table:
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(b"".join(chunks))) as reader:
+            return reader.read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise PeerFault("the result is not an Arrow IPC stream") from error

@@ -1,0 +1,183 @@
+"""The sync face: the same calls for scripts and notebooks that have no event loop.
+
+One event loop runs in a thread of its own for as long as the connection is open; calls may come
+from any thread and block until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from connector.client import types
+from connector.client.channel import DEADLINE_S
+from connector.client.node import QUERY_DEADLINE_S, Node, OnChange, connect
+
+T = TypeVar("T")
+
+
+class SyncNode:
+    """``Node`` without ``await``. Get one from ``connect_sync``."""
+
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+        self._node = node
+        self._loop = loop
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def status(self) -> types.Status:
+        return self._wait(self._node.status())
+
+    def enrol(self, invitation: str) -> types.Enrolment:
+        return self._wait(self._node.enrol(invitation))
+
+    def publish(
+        self,
+        source: Path | str,
+        *,
+        title: str,
+        table: str,
+        classification: str,
+        terms: Mapping[str, Any],
+        description: str = "",
+        keywords: Sequence[str] = (),
+        hidden_columns: Sequence[str] = (),
+        privacy_unit: str = "",
+        dimensions: Sequence[str] = (),
+        accept_free_sql: bool = False,
+        csv_null: str = "",
+        dataset_id: str = "",
+        manual_approval: bool = False,
+    ) -> types.Publication:
+        return self._wait(
+            self._node.publish(
+                source,
+                title=title,
+                table=table,
+                classification=classification,
+                terms=terms,
+                description=description,
+                keywords=keywords,
+                hidden_columns=hidden_columns,
+                privacy_unit=privacy_unit,
+                dimensions=dimensions,
+                accept_free_sql=accept_free_sql,
+                csv_null=csv_null,
+                dataset_id=dataset_id,
+                manual_approval=manual_approval,
+            )
+        )
+
+    def search(
+        self, query: str = "", *, page_size: int = 0, page_token: str = ""
+    ) -> types.Datasets:
+        return self._wait(self._node.search(query, page_size=page_size, page_token=page_token))
+
+    def negotiate(
+        self,
+        provider: str,
+        dataset_id: str,
+        *,
+        offer_id: str = "",
+        terms: Mapping[str, Any] | None = None,
+        accept_counter_offer: bool = False,
+        follow_s: float = DEADLINE_S,
+        on_change: OnChange | None = None,
+    ) -> types.Negotiation:
+        return self._wait(
+            self._node.negotiate(
+                provider,
+                dataset_id,
+                offer_id=offer_id,
+                terms=terms,
+                accept_counter_offer=accept_counter_offer,
+                follow_s=follow_s,
+                on_change=on_change,
+            )
+        )
+
+    def answer(
+        self,
+        pid: str,
+        *,
+        accept: bool,
+        follow_s: float = DEADLINE_S,
+        on_change: OnChange | None = None,
+    ) -> types.Negotiation:
+        return self._wait(
+            self._node.answer(pid, accept=accept, follow_s=follow_s, on_change=on_change)
+        )
+
+    def negotiations(self, *, waiting_only: bool = False) -> tuple[types.Negotiation, ...]:
+        return self._wait(self._node.negotiations(waiting_only=waiting_only))
+
+    def decide(
+        self,
+        pid: str,
+        decision: str,
+        *,
+        terms: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> types.Negotiation:
+        return self._wait(self._node.decide(pid, decision, terms=terms, reason=reason))
+
+    def agreements(self) -> tuple[types.Agreement, ...]:
+        return self._wait(self._node.agreements())
+
+    def end_agreement(self, agreement_id: str, *, reason: str) -> int:
+        return self._wait(self._node.end_agreement(agreement_id, reason=reason))
+
+    def query(
+        self,
+        agreement_id: str,
+        sql: str,
+        *,
+        purpose: str,
+        use_id: str = "",
+        deadline_s: float = QUERY_DEADLINE_S,
+    ) -> types.Result:
+        return self._wait(
+            self._node.query(
+                agreement_id, sql, purpose=purpose, use_id=use_id, deadline_s=deadline_s
+            )
+        )
+
+    def receipts(self, scope: str = "", *, limit: int = 0) -> types.Receipts:
+        return self._wait(self._node.receipts(scope, limit=limit))
+
+    def export_evidence(self, agreement_id: str, *, disclose_secret: bool = False) -> bytes:
+        return self._wait(self._node.export_evidence(agreement_id, disclose_secret=disclose_secret))
+
+    def reconcile(self, agreement_id: str) -> types.Reconciliation:
+        return self._wait(self._node.reconcile(agreement_id))
+
+    def diagnose(self) -> tuple[types.Check, ...]:
+        return self._wait(self._node.diagnose())
+
+
+@contextmanager
+def connect_sync(place: Path | str = "connector-data") -> Iterator[SyncNode]:
+    """As ``connect``, for code without an event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="connector-client", daemon=True)
+    thread.start()
+    connection = connect(place)
+
+    def wait(call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, loop).result()
+
+    try:
+        node = wait(connection.__aenter__())
+        try:
+            yield SyncNode(node, loop)
+        finally:
+            wait(connection.__aexit__(None, None, None))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
