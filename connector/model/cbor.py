@@ -55,6 +55,8 @@ def _write(out: bytearray, value: Value) -> None:
         for item in value:
             _write(out, item)
     elif isinstance(value, dict):
+        if any(isinstance(key, bool) or not isinstance(key, int) for key in value):
+            raise ValueError("map keys are unsigned integers")
         _head(out, _MAP, len(value))
         for key in sorted(value):  # of unsigned integers: numeric order is bytewise order
             _head(out, _UINT, key)

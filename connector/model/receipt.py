@@ -30,6 +30,7 @@ MAX_TEXT = 512  # characters of an identifier or of one part of a reason
 MAX_REASONS = 16
 MAX_STATEMENT_BYTES = 32_768
 MAX_QUANTITY = 2**53
+MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 
 
 class Kind(IntEnum):
@@ -151,7 +152,7 @@ _KEYS = {
 
 
 def encode(receipt: Receipt) -> bytes:
-    """The leaf's bytes. ``decode`` refuses what breaks the limits, so this checks by decoding."""
+    """The leaf's bytes. Raises ``InvalidInput`` for whatever ``decode`` would refuse."""
     leaf: dict[int, cbor.Value] = {
         _VERSION: VERSION,
         _SALT: receipt.salt,
@@ -189,7 +190,10 @@ def encode(receipt: Receipt) -> bytes:
                 _LEAF_INDEX: receipt.leaf_index,
                 _TREE_SIZE: receipt.tree_size,
             }
-    data = cbor.encode(leaf)
+    try:
+        data = cbor.encode(leaf)
+    except ValueError as error:  # a negative number, half a surrogate pair
+        raise InvalidInput("receipt: a value that has no encoding") from error
     if decode(data) != receipt:
         raise InvalidInput("receipt: does not survive its own encoding")
     return data
@@ -213,9 +217,11 @@ def decode(data: bytes) -> Receipt:
         "salt": leaf.octets(_SALT, SALT_BYTES),
         "scope": leaf.text(_SCOPE),
         "number": leaf.integer(_NUMBER, low=1),
-        "time_ms": leaf.integer(_TIME),
+        "time_ms": leaf.integer(_TIME, high=MAX_TIME_MS),
         "previous": leaf.octets(_PREVIOUS, HASH_BYTES),
     }
+    if (common["number"] == 1) != (common["previous"] == NO_PREVIOUS):
+        raise InvalidInput("receipt: number 1, and only it, follows none")
     if kind is Kind.ACT:
         return ActReceipt(
             **common,  # type: ignore[arg-type]
@@ -240,6 +246,8 @@ def decode(data: bytes) -> Receipt:
             request_digest=leaf.octets(_REQUEST_DIGEST, HASH_BYTES),
             reasons=leaf.reasons(),
         )
+    if leaf.integer(_LEAF_INDEX) >= leaf.integer(_TREE_SIZE):
+        raise InvalidInput("receipt: a leaf outside its tree")
     return DeliveryReceipt(
         **common,  # type: ignore[arg-type]
         origin=leaf.text(_ORIGIN),
@@ -255,10 +263,10 @@ class _Leaf:
 
     fields: Mapping[int, cbor.Value]
 
-    def integer(self, key: int, *, low: int = 0) -> int:
+    def integer(self, key: int, *, low: int = 0, high: int = MAX_QUANTITY) -> int:
         value = self.fields.get(key)
-        if not isinstance(value, int) or not low <= value <= MAX_QUANTITY:
-            raise InvalidInput(f"receipt: field {key} must be an integer from {low}")
+        if not isinstance(value, int) or not low <= value <= high:
+            raise InvalidInput(f"receipt: field {key} must be an integer from {low} to {high}")
         return value
 
     def text(self, key: int, *, empty: bool = False) -> str:

@@ -61,9 +61,20 @@ def add_line(checkpoint: bytes, line: str) -> bytes:
 def verify_cosignature(checkpoint: bytes, name: str, keys: Iterable[bytes]) -> int:
     """When the witness ``name`` cosigned this checkpoint, in seconds since the Unix epoch.
 
-    ``keys``: the witness's public keys, 32 bytes each. Raises ``InvalidInput`` if it is no
-    checkpoint, ``VerificationFailed`` if there is no cosignature by one of the keys, or one that
-    does not verify. With several, the latest counts.
+    As ``cosignature_time``, but that there is none is a ``VerificationFailed`` too.
+    """
+    time = cosignature_time(checkpoint, name, keys)
+    if time is None:
+        raise VerificationFailed("cosignature: none by the expected witness")
+    return time
+
+
+def cosignature_time(checkpoint: bytes, name: str, keys: Iterable[bytes]) -> int | None:
+    """When the witness ``name`` cosigned this checkpoint, or None if it did not.
+
+    ``keys``: the witness's public keys, 32 bytes each. With several cosignatures the latest
+    counts, and every one must verify. Raises ``InvalidInput`` if it is no checkpoint,
+    ``VerificationFailed`` if a line that claims to be by one of the keys is not.
     """
     parse_checkpoint(checkpoint)
     signed = note.parse(checkpoint)
@@ -79,9 +90,7 @@ def verify_cosignature(checkpoint: bytes, name: str, keys: Iterable[bytes]) -> i
             message = _message(time, signed.text)
             note.verify_bytes(public_key, signature.data[_TIME_BYTES:], message)
             times.append(time)
-    if not times:
-        raise VerificationFailed("cosignature: none by the expected witness")
-    return max(times)
+    return max(times, default=None)
 
 
 def _message(time: int, text: bytes) -> bytes:
