@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connector.identity.statements import sign_statement
-from connector.model import fields
+from connector.identity.acts import Act, sign_act
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +21,8 @@ class Ourselves:
     signing_key: Ed25519PrivateKey
 
     def act(self, type: str, scope: str, time: datetime, **details: Any) -> str:
-        """An administrative act, signed: a statement of kind ``act`` (docs/evidence.md)."""
-        payload: Mapping[str, Any] = {
-            **details,
-            "type": type,
-            "scope": scope,
-            "actor": self.did,
-            "time": fields.format_time(time),
-        }
-        return sign_statement(self.signing_key, "act", payload)
+        """An administrative act of ours, signed (``identity.acts``)."""
+        return sign_act(self.signing_key, Act(type, scope, self.did, time, details))
 
 
 def log_origin(did: str) -> str:

@@ -47,6 +47,19 @@ def read_statement(statement: str, kind: str, keys: Iterable[bytes]) -> Mapping[
     return fields.as_object(fields.parse_json(payload, limit=MAX_JWS, what=kind), kind)
 
 
+def statement_kind(statement: str) -> str:
+    """What a statement says it is, NOT verified: only to choose how to read it."""
+    if len(statement) > MAX_JWS:
+        raise InvalidInput(f"statement: larger than {MAX_JWS} bytes")
+    try:
+        typ = jwt.get_unverified_header(statement).get("typ")
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise InvalidInput("statement: not a compact JWS") from error
+    if not isinstance(typ, str) or not typ.startswith("tds-") or not typ.endswith("+jws"):
+        raise InvalidInput("statement: of no kind that is known here")
+    return typ[len("tds-") : -len("+jws")]
+
+
 def peek_statement(statement: str, kind: str) -> Mapping[str, Any]:
     """The payload, NOT verified: only to learn whose key to look up."""
     _header(statement, kind)
@@ -92,7 +105,9 @@ def _header(jws: str, kind: str) -> Mapping[str, Any]:
 def _verify(jws: str, kind: str, keys: Iterable[bytes], *, detached: bytes | None) -> bytes:
     header = _header(jws, kind)
     if (header.get("b64") is False) is (detached is None):
-        raise InvalidInput(f"{kind}: the payload must be {'in' if detached is None else 'beside'} it")
+        raise InvalidInput(
+            f"{kind}: the payload must be {'in' if detached is None else 'beside'} it"
+        )
     for key in keys:
         if key_id(key) == header.get("kid"):
             break
