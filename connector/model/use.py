@@ -34,12 +34,14 @@ class ColumnUse:
 
     ``places`` is a sorted subset of: ``aggregate`` (inside an aggregate function), ``filter``
     (WHERE, HAVING, FILTER), ``group`` (a group key), ``join``, ``order``, ``select`` (shown as
-    it is). ``role`` is the column's role in the dataset.
+    it is). ``role`` is the column's role in the dataset. ``aggregates`` are the aggregate
+    functions that the column stands inside of; empty means any of the query's.
     """
 
     name: str
     role: str
     places: tuple[str, ...]
+    aggregates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
