@@ -11,7 +11,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     def __init__(self, datasets: DatasetStore) -> None:
         self._datasets = datasets
 
-    async def GetDataset(  # noqa: N802  gRPC's name
+    async def GetDataset(
         self, request: catalog_pb2.GetDatasetRequest, context: object
     ) -> catalog_pb2.GetDatasetResponse:
         published = await self._datasets.get(request.dataset_id)

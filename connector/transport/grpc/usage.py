@@ -19,7 +19,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self._gate = gate
         self._clock = clock
 
-    async def Execute(  # noqa: N802  gRPC's name
+    async def Execute(
         self, request: usage_pb2.ExecuteRequest, context: object
     ) -> AsyncIterator[usage_pb2.ExecuteResponse]:
         use = Use(

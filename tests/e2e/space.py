@@ -1,0 +1,214 @@
+"""A whole data space of real processes, for tests: a directory and nodes, started by the program
+itself in folders of their own, driven through the client library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from connector.client import DirectoryNode, Node, connect, connect_directory
+from connector.errors import ConnectorError
+
+CONNECTOR = [sys.executable, "-m", "connector.cli"]
+START_S = 20.0  # seconds that a process may take to answer
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+@dataclass
+class Process:
+    """One ``connector serve`` or ``connector directory serve`` and its data folder."""
+
+    data: Path
+    command: list[str]
+    http: str
+    _running: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def pid(self) -> int:
+        assert self._running is not None
+        return self._running.pid
+
+    @property
+    def log(self) -> str:
+        return (self.data / "operations.log").read_text()
+
+    def start(self) -> None:
+        with (self.data / "operations.log").open("ab") as log:
+            self._running = subprocess.Popen(
+                [*CONNECTOR, *self.command, "--data", str(self.data)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """As if the power went."""
+        assert self._running is not None
+        self._running.send_signal(signal.SIGKILL)
+        self._running.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; the exit code."""
+        if self._running is None:
+            return 0
+        if self._running.poll() is None:
+            self._running.terminate()
+            try:
+                self._running.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._running.returncode
+
+    def alive(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
+
+@dataclass
+class Member(Process):
+    did: str = ""
+
+
+@dataclass
+class Space:
+    folder: Path
+    directory: Process
+    members: dict[str, Member] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[DirectoryNode]:
+        async with connect_directory(self.directory.data) as node:
+            yield node
+
+    @asynccontextmanager
+    async def node(self, name: str) -> AsyncIterator[Node]:
+        async with connect(self.members[name].data) as node:
+            yield node
+
+    async def admit(self, name: str, roles: list[str], settings: str = "") -> Member:
+        """A new member: initialised, started, invited, enrolled, ready."""
+        member = self.prepare(name, settings)
+        member.start()
+        async with self.operator() as operator:
+            invitation = await operator.invite(name, roles=roles)
+        await self.until(name, lambda status: True)
+        async with self.node(name) as node:
+            await node.enrol(invitation.invitation)
+        await self.until(name, lambda status: status.state == "ready")
+        return member
+
+    def prepare(self, name: str, settings: str = "") -> Member:
+        listen, http = free_ports(2)
+        data = self.folder / name
+        did = f"did:web:{name}.example"
+        connector("init", "--data", data, "--did", did, "--name", name,
+                  "--listen", f"127.0.0.1:{listen}", "--http", f"127.0.0.1:{http}")
+        if settings:
+            path = data / "connector.toml"
+            path.write_text(path.read_text() + "\n" + settings)
+        member = Member(data, ["serve"], f"127.0.0.1:{http}", did=did)
+        self.members[name] = member
+        return member
+
+    async def until(self, name: str, holds: Any, seconds: float = START_S) -> None:
+        """Wait until the node answers and its status ``holds``."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        last: object = None
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                async with self.node(name) as node:
+                    last = await node.status()
+                if holds(last):
+                    return
+            except ConnectorError as error:
+                last = error
+            assert self.members[name].alive(), self.members[name].log
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{name} is not there: {last}\n{self.members[name].log[-4000:]}")
+
+    def stop(self) -> None:
+        for process in (*self.members.values(), self.directory):
+            process.stop()
+
+
+@asynccontextmanager
+async def space(folder: Path) -> AsyncIterator[Space]:
+    """A running directory, and whoever is admitted to it."""
+    listen, enrol, http = free_ports(3)
+    data = folder / "directory"
+    connector("directory", "init", "--data", data, "--did", "did:web:space.example",
+              "--name", "Space", "--listen", f"127.0.0.1:{listen}",
+              "--enrol", f"127.0.0.1:{enrol}", "--http", f"127.0.0.1:{http}")
+    directory = Process(data, ["directory", "serve"], f"127.0.0.1:{http}")
+    found = Space(folder, directory)
+    directory.start()
+    try:
+        await _until_directory(found)
+        yield found
+    finally:
+        found.stop()
+
+
+async def _until_directory(found: Space) -> None:
+    deadline = asyncio.get_running_loop().time() + START_S
+    while True:
+        try:
+            async with found.operator() as operator:
+                await operator.status()
+                return
+        except ConnectorError:
+            assert found.directory.alive(), found.directory.log
+            assert asyncio.get_running_loop().time() < deadline, found.directory.log
+            await asyncio.sleep(0.05)
+
+
+def connector(*arguments: object, ok: bool = True) -> Any:
+    """Run one command with ``--json``; its answer. Fails unless it succeeds."""
+    done = subprocess.run(
+        [*CONNECTOR, *map(str, arguments), "--json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"NO_COLOR": "1"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def offer_terms(**constraints: Any) -> Mapping[str, Any]:
+    """Terms for the tests' dataset: aggregates over groups of at least ``minimum`` units."""
+    rows = [
+        {"leftOperand": "purpose", "operator": "isAnyOf", "rightOperand": ["tourism-planning"]},
+        {"leftOperand": "tds:output", "operator": "eq", "rightOperand": "aggregate"},
+        {
+            "leftOperand": "tds:minimumGroup",
+            "operator": "gteq",
+            "rightOperand": constraints.get("minimum", 2),
+            "unit": "person",
+        },
+        {"leftOperand": "count", "operator": "lteq", "rightOperand": constraints.get("uses", 20)},
+    ]
+    if "until" in constraints:
+        rows.append(
+            {"leftOperand": "dateTime", "operator": "lt", "rightOperand": constraints["until"]}
+        )
+    return {"permission": [{"action": "use", "constraint": rows}]}
