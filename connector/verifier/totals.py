@@ -30,12 +30,17 @@ def totals(receipts: Iterable[Receipt]) -> dict[str, int]:
     """
     sums = dict.fromkeys((*OUTCOMES, *QUANTITIES), 0)
     for receipt in receipts:
-        if isinstance(receipt, ActReceipt):
-            continue
-        sums[receipt.outcome.name.lower()] += 1
-        for quantity, amount in receipt.quantities.items():
-            sums[quantity.name.lower()] += amount
+        add(sums, receipt)
     return sums
+
+
+def add(sums: dict[str, int], receipt: Receipt) -> None:
+    """One more receipt into what ``totals`` gave."""
+    if isinstance(receipt, ActReceipt):
+        return
+    sums[receipt.outcome.name.lower()] += 1
+    for quantity, amount in receipt.quantities.items():
+        sums[quantity.name.lower()] += amount
 
 
 def statement_payload(
