@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connector.directory import paging
-from connector.directory.judgement import LISTING, judge
 from connector.directory.register import Register
 from connector.directory.words import index_terms, match_query
 from connector.errors import InvalidInput, NotFound, Reason, Refused, Unauthenticated
 from connector.identity.statements import read_statement
 from connector.model.catalog import Classification, Dataset, parse_dataset
 from connector.model.participant import Participant
+from connector.policy.decisions import LISTING, read_listing
+from connector.policy.inputs import listing_input
 from connector.ports.clock import Clock
 from connector.ports.directory import CatalogStore, Listing
 from connector.ports.policy import PolicyEngine
@@ -36,7 +37,7 @@ class SearchPage:
 
 
 class CatalogIndex:
-    """``policy``: asked before a dataset is listed, or None where only the rules below hold."""
+    """``policy`` is asked before a dataset is listed; core data is not, whatever it says."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class CatalogIndex:
         register: Register,
         store: CatalogStore,
         clock: Clock,
-        policy: PolicyEngine | None = None,
+        policy: PolicyEngine,
     ) -> None:
         self._register = register
         self._store = store
@@ -97,23 +98,14 @@ class CatalogIndex:
     async def _judge(self, publisher: Participant, dataset: Dataset) -> None:
         if dataset.classification is Classification.CORE:
             raise Refused((Reason("classification", "core", "important or general"),))
-        if "provider" not in publisher.roles:
-            raise Refused((Reason("role", ", ".join(publisher.roles), "provider"),))
-        if self._policy is not None:
-            document = {
-                "now_ms": round(self._clock.now().timestamp() * 1000),
-                "publisher": {
-                    "did": publisher.did,
-                    "name": publisher.name,
-                    "roles": list(publisher.roles),
-                },
-                "dataset": {
-                    "id": dataset.id,
-                    "classification": dataset.classification.value,
-                    "offers": len(dataset.offers),
-                },
-            }
-            await judge(self._policy, LISTING, document)
+        # The owner's word on free SQL went to its own node, which asked the same policy; the
+        # record does not carry it, and the index does not ask again.
+        document = listing_input(
+            now=self._clock.now(), dataset=dataset, accept_free_sql=True, publisher=publisher
+        )
+        verdict = read_listing(await self._policy.evaluate(LISTING, document))
+        if not verdict.allow:
+            raise Refused(verdict.reasons)
 
 
 def _offset(position: str) -> int:

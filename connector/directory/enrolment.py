@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from connector.directory.authority import Authority
-from connector.directory.judgement import ADMISSION, judge
 from connector.directory.register import Register
 from connector.errors import (
     Conflict,
@@ -46,6 +45,8 @@ from connector.identity.invitations import (
 from connector.identity.membership import Change
 from connector.identity.ourselves import Ourselves
 from connector.model.participant import Membership, Participant
+from connector.policy.decisions import ADMISSION, read_admission
+from connector.policy.inputs import admission_input
 from connector.ports.clock import Clock
 from connector.ports.directory import DirectoryStore, InvitationRecord
 from connector.ports.policy import PolicyEngine
@@ -195,24 +196,22 @@ class EnrolmentService:
     async def _ask_policy(
         self, invitation: Invitation, proof: Proof, existing: Membership | None
     ) -> None:
-        document = {
-            "now_ms": _millis(self._clock.now().timestamp()),
-            "invitation": {
-                "organisation": invitation.organisation,
-                "did": invitation.did,
-                "roles": list(invitation.roles),
-                "expires_ms": _millis(invitation.expires.timestamp()),
-                "spent": False,
-            },
-            "request": {
-                "did": proof.did,
-                "name": proof.name,
-                "roles": list(proof.roles),
-                "endpoint": proof.endpoint,
-            },
-            "existing": existing.value if existing else "",
-        }
-        await judge(self._policy, ADMISSION, document)
+        document = admission_input(
+            now=self._clock.now(),
+            invited_organisation=invitation.organisation,
+            invited_did=invitation.did,
+            invited_roles=invitation.roles,
+            expires=invitation.expires,
+            spent=False,
+            did=proof.did,
+            name=proof.name,
+            roles=proof.roles,
+            endpoint=proof.endpoint,
+            existing=existing.value if existing else "",
+        )
+        verdict = read_admission(await self._policy.evaluate(ADMISSION, document))
+        if not verdict.allow:
+            raise Refused(verdict.reasons)
 
     def _answer_again(self, record: InvitationRecord, proof: Proof, request: bytes) -> Enrolled:
         """The answer to an enrolment that succeeded already, for the one whose it was."""
@@ -247,7 +246,3 @@ class EnrolmentService:
 
 def _digest(invitation: Invitation) -> bytes:
     return hashlib.sha256(invitation.id.encode()).digest()
-
-
-def _millis(seconds: float) -> int:
-    return round(seconds * 1000)

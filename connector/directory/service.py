@@ -46,7 +46,6 @@ async def open_directory(
     clock: Clock,
     heartbeat_s: float,
     credential_days: int,
-    listing_policy: PolicyEngine | None = None,
 ) -> DirectoryServices:
     """Open the register (the first time, with the operator's own record) and what stands on it.
 
@@ -76,5 +75,5 @@ async def open_directory(
         ),
         members=MemberService(register=register, store=store, authority=authority, clock=clock),
         feed=Feed(register, store, heartbeat_s=heartbeat_s),
-        catalog=CatalogIndex(register=register, store=store, clock=clock, policy=listing_policy),
+        catalog=CatalogIndex(register=register, store=store, clock=clock, policy=policy),
     )
