@@ -58,7 +58,7 @@ _BY_STATUS: dict[grpc.StatusCode, type[errors.ConnectorError]] = {
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
     grpc.StatusCode.ALREADY_EXISTS: errors.Conflict,
     grpc.StatusCode.FAILED_PRECONDITION: errors.Conflict,
-    grpc.StatusCode.ABORTED: errors.Conflict,
+    grpc.StatusCode.ABORTED: errors.PeerFault,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimited,
     grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,

@@ -1,0 +1,88 @@
+# `make help` lists the targets. Every target sets up what it needs first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+AUDIT  := .venv-auditor
+PIP    := -m pip --disable-pip-version-check --no-input --quiet
+
+SOURCES := $(shell find connector policies -type f -not -name '*.pyc') pyproject.toml README.md
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e proto-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready $(AUDIT)/.ready ## make .venv and .venv-auditor from the hash-pinned lists
+
+demo: setup ## the whole story in the terminal: two enterprises, one directory, one auditor
+	@$(BIN)/python -m deploy.demo
+
+test: lint type arch proto-check unit e2e ## everything that must hold before a change lands
+
+lint: $(VENV)/.ready ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.ready ## mypy, strict
+	$(BIN)/mypy
+
+arch: $(VENV)/.ready ## import contracts: imports point down
+	$(BIN)/lint-imports
+
+proto: $(VENV)/.ready ## regenerate connector/_pb from protos/
+	$(BIN)/python protos/generate.py
+
+proto-check: $(VENV)/.ready
+	$(BIN)/python protos/generate.py --check
+
+unit: $(VENV)/.ready ## all tests but the end-to-end ones
+	$(BIN)/pytest tests --ignore=tests/e2e -q
+
+e2e: setup ## end-to-end tests: real processes, the demo, the auditor's clean environment
+	$(BIN)/pytest tests/e2e -q
+
+bench: $(VENV)/.ready ## measure this machine
+	@$(BIN)/python -m bench
+
+conformance: $(VENV)/.ready ## the log against published C2SP and RFC 6962 vectors
+	$(BIN)/pytest tests/conformance -q
+
+fuzz: $(VENV)/.ready ## property tests with a large budget
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/property -q
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) $(AUDIT) .cache build dist demo-out *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+
+# --- environments -----------------------------------------------------------------------------
+
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "$(PYTHON) is older than Python 3.11: install a newer one, or say which with"; \
+  echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+@test -x $(1)/bin/pip || { rm -rf $(1) && $(PYTHON) -m venv $(1); } || { rm -rf $(1); \
+  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu,"; \
+  echo "  apt-get install python3-venv"; exit 1; }
+endef
+
+$(VENV)/.ready: requirements/dev.txt requirements/demo.txt pyproject.toml
+	@echo "setting up $(VENV) (the first run downloads about 250 MB)"
+	$(call make_venv,$(VENV))
+	@$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.txt
+	@$(BIN)/python $(PIP) install --require-hashes --no-deps --no-build-isolation \
+	  -r requirements/demo.txt
+	@PYTHONWARNINGS=ignore $(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What an auditor has: the wheel, cryptography and PyJWT. Nothing of it comes from this folder.
+$(AUDIT)/.ready: requirements/verify.txt $(SOURCES) | $(VENV)/.ready
+	@echo "setting up $(AUDIT)"
+	$(call make_venv,$(AUDIT))
+	@rm -rf build .cache/wheel
+	@PYTHONWARNINGS=ignore $(BIN)/python $(PIP) wheel --no-deps --no-build-isolation -w .cache/wheel .
+	@rm -rf build
+	@$(AUDIT)/bin/python $(PIP) install --require-hashes -r requirements/verify.txt
+	@$(AUDIT)/bin/python $(PIP) install --no-deps --no-index --force-reinstall .cache/wheel/*.whl
+	@touch $@

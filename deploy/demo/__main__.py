@@ -1,0 +1,85 @@
+"""``python -m deploy.demo``: tells the story and exits 0, or 1 if anything was not as told."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deploy.demo import flights
+from deploy.demo.space import remove, stop_all
+from deploy.demo.story import Story
+from deploy.demo.tell import StoryBroken, Teller
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 60.0  # seconds that the story may take
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="demo", description=__doc__)
+    options.add_argument("--keep", action="store_true", help="keep the data folders")
+    given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    tell = Teller()
+    begun = time.monotonic()
+    # A Unix socket's path may have 107 bytes at most, so not below a deep working folder.
+    work = Path(tempfile.mkdtemp(prefix="tds-", dir="/tmp"))
+    tell.title("From nothing to a verified receipt: two enterprises, one directory, one auditor")
+    try:
+        with tell.busy("unpacking the flights"):
+            csv = flights.unpack(ROOT / ".cache")
+        told = _tell(tell, Story(tell, work, ROOT, csv))
+    except flights.NoData as error:
+        tell.say(str(error))
+        return 1
+    finally:
+        if given.keep:
+            tell.say(f"kept: {work}")
+        else:
+            remove(work)
+    took = time.monotonic() - begun
+    tell.say()
+    tell.check(took < LIMIT_S, f"the story took {took:.0f} s")
+    if told and not tell.failed:
+        tell.title(f"Done: {tell.checks} claims, all so.")
+        return 0
+    tell.title(f"FAILED: {len(tell.failed)} of {tell.checks} claims were not so:")
+    for claim in tell.failed:
+        tell.say(f"- {claim}")
+    return 1
+
+
+def _tell(tell: Teller, story: Story) -> bool:
+    if not story.auditor.ready:
+        tell.say("the auditor's environment is missing: run make setup")
+        return False
+    told = False
+    try:
+        story.found_the_space()
+        story.publish()
+        story.agree()
+        story.use()
+        story.end()
+        story.audit()
+        story.close()
+        told = True
+    except StoryBroken as broken:
+        tell.say(f"the story breaks here: {broken}")
+    finally:
+        codes = stop_all(story.everybody)
+        tell.check(
+            all(code == 0 for code in codes.values()),
+            f"all processes stopped cleanly on SIGTERM: {codes}",
+        )
+        if not told or tell.failed:
+            for each in story.everybody:
+                tell.say(f"last lines of {each.nick}'s log:")
+                tell.aside(each.tail())
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

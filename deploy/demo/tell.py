@@ -1,0 +1,113 @@
+"""How the demo speaks, and how it remembers what did not happen as told.
+
+On a terminal rich draws it; anywhere else the text is plain, a line at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class StoryBroken(Exception):
+    """A step failed in a way that later steps cannot do without."""
+
+
+class Teller:
+    """Tells the story on stdout; ``failed`` collects what was not so."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        self.console = Console(highlight=False, soft_wrap=not self.terminal)
+        self.failed: list[str] = []
+        self.checks = 0
+
+    def title(self, text: str) -> None:
+        self._print(f"[bold]{escape(text)}[/]")
+
+    def step(self, number: int, text: str) -> None:
+        self._print("")
+        self._print(f"[bold cyan]{number}. {escape(text)}[/]")
+
+    def say(self, text: str = "") -> None:
+        self._print(f"   {escape(text)}" if text else "")
+
+    def aside(self, text: str) -> None:
+        """What a tool printed."""
+        for line in text.rstrip().splitlines():
+            self._print(f"   [dim]| {escape(line)}[/]")
+
+    def command(self, who: str, words: Sequence[str]) -> None:
+        shown = " ".join(_quoted(word) for word in words)
+        self._print(f"   [green]{escape(who)}[/] [dim]$[/] {escape(shown)}")
+
+    def check(self, holds: bool, text: str) -> bool:
+        """One claim of the story. It is told either way, and a false one fails the demo."""
+        self.checks += 1
+        if holds:
+            self._print(f"   [green]ok[/]      {escape(text)}")
+        else:
+            self._print(f"   [bold red]NOT SO[/]  {escape(text)}")
+            self.failed.append(text)
+        return holds
+
+    def need(self, holds: bool, text: str, details: str = "") -> None:
+        """As ``check``, for what later steps cannot do without."""
+        if not self.check(holds, text):
+            if details:
+                self.aside(details)
+            raise StoryBroken(text)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self.terminal:
+            drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for index, header in enumerate(headers):
+                drawn.add_column(header, justify="left" if index == 0 else "right")
+            for row in rows:
+                drawn.add_row(*(escape(_cell(cell)) for cell in row))
+            self.console.print(drawn)
+            return
+        cells = [list(headers), *([_cell(cell) for cell in row] for row in rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+        for row in cells:
+            shown = [
+                f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self._print("   " + escape("  ".join(shown).rstrip()))
+
+    @contextmanager
+    def busy(self, doing: str) -> Iterator[None]:
+        """A spinner while something takes time; a line where there is no terminal."""
+        if self.terminal:
+            with self.console.status(f"{doing} ..."):
+                yield
+        else:
+            self.say(f"... {doing}")
+            yield
+
+    def _print(self, text: str) -> None:
+        self.console.print(text)
+        sys.stdout.flush()
+
+
+def _quoted(word: str) -> str:
+    plain = word and all(c.isalnum() or c in "-_./:=,@%" for c in word)
+    return word if plain else "'" + word.replace("'", "'\\''") + "'"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return "" if value is None else str(value)
