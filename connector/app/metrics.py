@@ -18,9 +18,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        Gauge("tds_build_info", "The program's version", ["version"], registry=self.registry).labels(
-            version
-        ).set(1)
+        Gauge(
+            "tds_build_info", "The program's version", ["version"], registry=self.registry
+        ).labels(version).set(1)
         self._calls = Histogram(
             "tds_grpc_call_seconds",
             "gRPC calls answered, by method and outcome",
@@ -35,7 +35,10 @@ class Metrics:
             "tds_refusals_total", "Refused uses, by failing term", ["term"], registry=self.registry
         )
         self._amounts = Counter(
-            "tds_quantity_total", "What uses consumed, by quantity", ["quantity"], registry=self.registry
+            "tds_quantity_total",
+            "What uses consumed, by quantity",
+            ["quantity"],
+            registry=self.registry,
         )
 
     def call(self, method: str, outcome: str, seconds: float) -> None:

@@ -3,7 +3,7 @@
     find -> describe -> decide -> reserve -> run -> record -> release
 
 * A use that was recorded before gives the same receipt again, and for a while the same result.
-* The policy is asked once; counters are checked again where they are reserved, atomically, so
+* The policy is asked once; the allowance is checked again where it is reserved, atomically, so
   that uses in parallel cannot overshoot together.
 * What is counted is reserved durably before anything runs, and the receipt is durable under a
   signed checkpoint before the first byte of the result is released.
@@ -20,7 +20,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -28,22 +28,324 @@ import structlog
 from connector.errors import (
     Conflict,
     ConnectorError,
+    InternalError,
     InvalidInput,
     RateLimited,
     Reason,
     Refused,
     Unavailable,
 )
-from connector.gate.describe import describe
+from connector.gate.plan import Plan, describe
 from connector.gate.results import KeptResults
 from connector.metering.meter import Meter
+from connector.metering.refusals import RefusalLimit
+from connector.metering.types import Claim, Recorded, Reservation
+from connector.model.negotiation import AgreementState, Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
-from connector.model.use import MAX_REQUEST_BYTES, MAX_USE_ID, Decision, Use
+from connector.model.use import MAX_REQUEST_BYTES, MAX_USE_ID, Counters, Decision, Use
 from connector.policy import decisions, inputs
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore, PublishedDataset
+from connector.ports.negotiation import NegotiationStore
+from connector.ports.peers import ReceiptProof
 from connector.ports.policy import PolicyEngine
 from connector.ports.query import QueryEngine, QueryResult
 
 log = structlog.get_logger()
+
+MAX_PURPOSE = 256
+UNKNOWN_AGREEMENT = Reason("agreement", "not an agreement of this consumer", "one in force")
+NO_DIGEST = bytes(32)  # of a request under no agreement: there is no secret to key it with
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What leaves the gate. ``result`` is an Arrow IPC stream; empty where there is none."""
+
+    receipt: UseReceipt
+    proof: ReceiptProof
+    result: bytes
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """A use that runs now. ``stopped`` is set, before its task is cancelled, by who stops it."""
+
+    agreement_id: str
+    task: asyncio.Task[QueryResult]
+    stopped: Reason | None = None
+
+
+@dataclass(slots=True)
+class Gate:
+    """One provider's gate; used from its event loop alone.
+
+    ``folder`` holds the prepared rows; ``member`` gives the record of an active member;
+    ``observe`` is told of each receipt; ``most_waiting`` uses may be inside at once.
+    """
+
+    did: str
+    agreements: NegotiationStore
+    datasets: DatasetStore
+    engine: PolicyEngine
+    meter: Meter
+    queries: QueryEngine
+    refusals: RefusalLimit
+    results: KeptResults
+    clock: Clock
+    folder: Path
+    member: Callable[[str], Participant]
+    observe: Callable[[UseReceipt], None]
+    most_waiting: int
+    _inside: set[tuple[str, str, str]] = field(default_factory=set)
+    _running: set[_Running] = field(default_factory=set)
+
+    async def use(self, use: Use) -> Released:
+        """One use of an agreement; allowed, refused and failed ones alike leave a receipt.
+
+        Raises ``InvalidInput`` for what is no use at all, ``Conflict`` while the same use runs,
+        ``RateLimited`` for a member that is refused too often, and ``Unavailable`` when no
+        receipt can be had: then nothing is released.
+        """
+        _check(use)
+        with self._entered(use):
+            agreement = await self.agreements.agreement(use.agreement_id)
+            if not _is_of(agreement, use.consumer):
+                agreement = None
+            reservation = _reservation(self.did, use, agreement, self.engine.digest)
+            found = self.meter.find(reservation.scope, use.use_id)
+            if found is not None:
+                return self._again(found, reservation)
+            return await self._first_time(use, agreement, reservation)
+
+    def stop(self, agreement_id: str, reason: str) -> int:
+        """Stop the agreement's running uses, because it ends; how many there were."""
+        running = [one for one in self._running if one.agreement_id == agreement_id]
+        for one in running:
+            one.stopped = Reason("agreement", f"ended: {reason}"[:256], "one in force")
+            one.task.cancel()
+        return len(running)
+
+    async def _first_time(
+        self, use: Use, agreement: StoredAgreement | None, reservation: Reservation
+    ) -> Released:
+        if agreement is None:
+            return await self._refuse(reservation, (UNKNOWN_AGREEMENT,))
+        published = await self.datasets.get(agreement.terms.target)
+        if published is None:
+            reason = Reason("target", "the dataset is not offered any more", "an offered dataset")
+            return await self._refuse(reservation, (reason,))
+        try:
+            plan = describe(use.query, published.dataset)
+        except Refused as refusal:
+            return await self._refuse(reservation, refusal.reasons)
+        counters = self.meter.counters(reservation.scope)
+        decision = await self._decide(use, agreement, published, plan, counters)
+        if not decision.allow:
+            return await self._refuse(reservation, decision.reasons)
+        claimed = (await self.meter.reserve([reservation]))[0]
+        match claimed.claim:
+            case Claim.GRANTED:
+                return await self._run(agreement, published, plan, decision, reservation)
+            case Claim.EXHAUSTED:
+                return await self._refuse(reservation, (_exhausted(reservation, claimed.counters),))
+            case Claim.DONE if claimed.recorded is not None:
+                return self._again(claimed.recorded, reservation)
+        raise Conflict("this use is running now", hint="ask again for its receipt in a moment")
+
+    async def _decide(
+        self,
+        use: Use,
+        agreement: StoredAgreement,
+        published: PublishedDataset,
+        plan: Plan,
+        counters: Counters,
+    ) -> Decision:
+        document = inputs.usage_input(
+            now=use.received_at,
+            agreement=agreement.terms,
+            state=agreement.state.value,
+            provider=self.did,
+            consumer=self.member(use.consumer),
+            dataset=published.dataset,
+            purpose=use.purpose,
+            description=plan.description,
+            counters=counters,
+        )
+        try:
+            answer = await self.engine.evaluate(decisions.USAGE, document)
+        except ConnectorError as error:
+            log.warning("no decision", reason=error.message)
+            return decisions.no_answer(self.engine.digest)
+        return decisions.read_usage(answer, self.engine.digest)
+
+    async def _run(
+        self,
+        agreement: StoredAgreement,
+        published: PublishedDataset,
+        plan: Plan,
+        decision: Decision,
+        reservation: Reservation,
+    ) -> Released:
+        """Run what is reserved. However it ends, it ends the reservation with a receipt."""
+        database = self.folder / published.database
+        task = asyncio.create_task(self.queries.run(plan, decision.obligations, database))
+        running = _Running(agreement.terms.id, task)
+        self._running.add(running)
+        try:
+            result = await task
+        except asyncio.CancelledError:
+            reason = running.stopped or Reason("caller", "went away", "a caller that waits")
+            interrupted = await asyncio.shield(
+                self._settle(reservation, Outcome.INTERRUPTED, reasons=(reason,))
+            )
+            if running.stopped is None:
+                raise
+            return interrupted
+        except Refused as refusal:
+            return await self._settle(reservation, Outcome.REFUSED, reasons=refusal.reasons)
+        except ConnectorError as error:
+            log.warning("a query failed", code=error.code, reason=error.message)
+            reason = Reason("query", error.message, "a query that ends within the node's limits")
+            return await self._settle(reservation, Outcome.FAILED, reasons=(reason,))
+        except Exception as error:
+            log.exception("a query failed", error=type(error).__name__)
+            reason = Reason("query", "the provider failed", "a query that ends")
+            return await self._settle(reservation, Outcome.FAILED, reasons=(reason,))
+        finally:
+            self._running.discard(running)
+        return await self._settle(
+            reservation,
+            Outcome.ALLOWED,
+            result=result.arrow,
+            digest=hmac.digest(agreement.secret, result.arrow, "sha256"),
+            quantities={
+                Quantity.CALLS: 1,
+                Quantity.ROWS_SCANNED: result.rows_scanned,
+                Quantity.ROWS_RETURNED: result.rows_returned,
+                Quantity.BYTES_RETURNED: len(result.arrow),
+                Quantity.DURATION_MS: result.duration_ms,
+                Quantity.GROUPS_WITHHELD: result.groups_withheld,
+            },
+        )
+
+    async def _settle(
+        self,
+        reservation: Reservation,
+        outcome: Outcome,
+        *,
+        result: bytes = b"",
+        digest: bytes = b"",
+        quantities: dict[Quantity, int] | None = None,
+        reasons: tuple[Reason, ...] = (),
+    ) -> Released:
+        draft = reservation.settle(
+            outcome, result_digest=digest, quantities=quantities, reasons=reasons
+        )
+        recorded = (await self.meter.record([draft]))[0]
+        if outcome is Outcome.ALLOWED:
+            now = self.clock.monotonic()
+            self.results.keep(reservation.scope, reservation.use_id, result, now)
+        return self._released(recorded, result)
+
+    async def _refuse(self, reservation: Reservation, reasons: tuple[Reason, ...]) -> Released:
+        """A receipt for a refusal that reserved nothing."""
+        if not self.refusals.allows(reservation.consumer):
+            raise RateLimited("refused too often; wait a minute", hint=str(reasons[0]))
+        draft = replace(reservation.settle(Outcome.REFUSED, reasons=reasons), settles=False)
+        recorded = (await self.meter.record([draft]))[0]
+        return self._released(recorded, b"")
+
+    def _again(self, recorded: Recorded, asked: Reservation) -> Released:
+        """The answer that this use was given before."""
+        receipt = recorded.receipt
+        if (
+            not isinstance(receipt, UseReceipt)
+            or receipt.purpose != asked.purpose
+            or not hmac.compare_digest(receipt.request_digest, asked.request_digest)
+        ):
+            raise Conflict("this use_id belongs to another request")
+        now = self.clock.monotonic()
+        result = self.results.find(receipt.scope, receipt.use_id, now)
+        return Released(receipt, _proof(recorded), result or b"")
+
+    def _released(self, recorded: Recorded, result: bytes) -> Released:
+        receipt = recorded.receipt
+        if not isinstance(receipt, UseReceipt):
+            raise InternalError("a use left something that is no receipt of a use")
+        self.observe(receipt)
+        return Released(receipt, _proof(recorded), result)
+
+    @contextmanager
+    def _entered(self, use: Use) -> Iterator[None]:
+        """One at a time of the same use, and not too many of all."""
+        key = (use.consumer, use.agreement_id, use.use_id)
+        if key in self._inside:
+            raise Conflict("this use is running now", hint="ask again for its receipt in a moment")
+        if len(self._inside) >= self.most_waiting:
+            raise Unavailable("too many uses wait at this node", hint="try again in a moment")
+        self._inside.add(key)
+        try:
+            yield
+        finally:
+            self._inside.discard(key)
+
+
+def _check(use: Use) -> None:
+    if not 1 <= len(use.use_id) <= MAX_USE_ID or not use.use_id.isprintable():
+        raise InvalidInput(f"use_id: must have 1 to {MAX_USE_ID} printable characters")
+    if len(use.purpose) > MAX_PURPOSE or not 1 <= len(use.agreement_id) <= MAX_PURPOSE:
+        raise InvalidInput(f"purpose and agreement_id: at most {MAX_PURPOSE} characters")
+    if not 1 <= len(use.query.encode()) <= MAX_REQUEST_BYTES:
+        raise InvalidInput(f"query: must have 1 to {MAX_REQUEST_BYTES} bytes")
+
+
+def _is_of(agreement: StoredAgreement | None, consumer: str) -> bool:
+    """Whether it is this consumer's; where it is not, it might as well not be there."""
+    return (
+        agreement is not None and agreement.party is Party.PROVIDER and agreement.peer == consumer
+    )
+
+
+def _reservation(
+    did: str, use: Use, agreement: StoredAgreement | None, policy_digest: bytes
+) -> Reservation:
+    return Reservation(
+        scope=agreement.terms.id if agreement else use.consumer,
+        use_id=use.use_id,
+        limit=_limit(agreement) if agreement else None,
+        provider=did,
+        consumer=use.consumer,
+        purpose=use.purpose,
+        agreement_digest=hashlib.sha256(agreement.terms.document).digest() if agreement else b"",
+        policy_digest=policy_digest,
+        request_digest=hmac.digest(agreement.secret, use.query.encode(), "sha256")
+        if agreement
+        else NO_DIGEST,
+    )
+
+
+def _limit(agreement: StoredAgreement) -> int | None:
+    """The least that a count term allows. Policy has refused whatever else is said of counts."""
+    limits = [
+        constraint.right
+        for constraint in agreement.terms.terms.find("count")
+        if isinstance(constraint.right, int)
+    ]
+    return min(limits, default=None)
+
+
+def _exhausted(reservation: Reservation, counters: Counters) -> Reason:
+    used = counters.uses + counters.reserved
+    return Reason(
+        "count",
+        f"{used} of {reservation.limit} uses",
+        f"at most {reservation.limit} uses",
+    )
+
+
+def _proof(recorded: Recorded) -> ReceiptProof:
+    return ReceiptProof(
+        recorded.leaf, recorded.index, tuple(recorded.inclusion()), recorded.checkpoint
+    )

@@ -22,14 +22,23 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from connector.errors import ConnectorError, InvalidInput, PeerFault, VerificationFailed
+from connector.errors import (
+    ConnectorError,
+    InvalidInput,
+    NotFound,
+    PeerFault,
+    VerificationFailed,
+)
 from connector.identity.ourselves import Ourselves
+from connector.metering.meter import Meter
+from connector.metering.types import DeliveryDraft
 from connector.model import receipt as receipts
+from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
-from connector.ports.agreements import AgreementRecord, Agreements
 from connector.ports.clock import Clock
-from connector.ports.deliveries import Deliveries, Delivery
+from connector.ports.deliveries import DeliveryStore
+from connector.ports.negotiation import NegotiationStore
 from connector.ports.peers import ProviderPeer, ReceiptProof
 from connector.tlog import merkle
 from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
@@ -55,9 +64,10 @@ class Consumer:
         self,
         *,
         ourselves: Ourselves,
-        agreements: Agreements,
+        agreements: NegotiationStore,
         providers: ProviderPeer,
-        deliveries: Deliveries,
+        deliveries: DeliveryStore,
+        meter: Meter,
         lookup: Callable[[str], Participant],
         clock: Clock,
     ) -> None:
@@ -65,6 +75,7 @@ class Consumer:
         self._agreements = agreements
         self._providers = providers
         self._deliveries = deliveries
+        self._meter = meter
         self._lookup = lookup
         self._watch = LogWatch(ourselves, providers, clock)
 
@@ -76,7 +87,7 @@ class Consumer:
         Raises ``VerificationFailed`` when the provider lies: what was yielded before MUST then be
         thrown away, as the digest of a result can only be known at its end.
         """
-        agreement = await self._agreements.held(agreement_id)
+        agreement = await self._agreement(agreement_id)
         provider = self._lookup(agreement.peer)
         self._watch.require_trusted(provider.did)
         answer = self._providers.execute(provider.did, agreement_id, purpose, query, use_id)
@@ -96,8 +107,25 @@ class Consumer:
                     yield piece
                 received.check(use.receipt)
             finally:
-                await asyncio.shield(self._deliveries.record(_delivery(use, received)))
+                await asyncio.shield(self._record(use, received))
         self._watch.saw(provider, use.proof.checkpoint)
+
+    async def close(self) -> None:
+        await self._watch.close()
+
+    async def _agreement(self, agreement_id: str) -> StoredAgreement:
+        found = await self._agreements.agreement(agreement_id)
+        if found is None or found.party is not Party.CONSUMER:
+            raise NotFound(
+                "this node holds no such agreement as a consumer",
+                hint="connector agreements list shows those it holds",
+            )
+        return found
+
+    async def _record(self, use: VerifiedUse, received: _Received) -> None:
+        """Keep the provider's proof, then enter our own record in our own log."""
+        await self._deliveries.keep(use.receipt.scope, use.receipt.number, use.proof)
+        await self._meter.record([_delivery(use, received)])
 
 
 @dataclass(slots=True)
@@ -125,7 +153,7 @@ class _Received:
 
 
 def _verify(
-    proof: ReceiptProof, agreement: AgreementRecord, provider: Participant, consumer: str
+    proof: ReceiptProof, agreement: StoredAgreement, provider: Participant, consumer: str
 ) -> VerifiedUse:
     """Steps 1 and 2, and that the leaf is a receipt of a use between the two under the agreement."""
     checkpoint = verify_checkpoint(
@@ -146,7 +174,7 @@ def _verify(
 
 
 def _match(
-    receipt: UseReceipt, agreement: AgreementRecord, purpose: str, query: str, use_id: str
+    receipt: UseReceipt, agreement: StoredAgreement, purpose: str, query: str, use_id: str
 ) -> None:
     """Step 3: the receipt is of this very use."""
     if (receipt.use_id, receipt.purpose) != (use_id, purpose):
@@ -162,15 +190,14 @@ def _match(
         raise VerificationFailed("the receipt is under other terms than those we signed")
 
 
-def _delivery(use: VerifiedUse, received: _Received) -> Delivery:
-    return Delivery(
+def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
+    return DeliveryDraft(
         scope=use.receipt.scope,
         use_id=use.receipt.use_id,
         provider=use.receipt.provider,
         consumer=use.receipt.consumer,
         outcome=use.receipt.outcome,
         origin=use.checkpoint.origin,
-        leaf=use.proof.leaf,
         leaf_hash=use.leaf_hash,
         leaf_index=use.proof.index,
         tree_size=use.checkpoint.size,

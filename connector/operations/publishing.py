@@ -16,7 +16,14 @@ from connector.errors import InvalidInput, Refused
 from connector.identity.ourselves import Ourselves
 from connector.identity.statements import sign_statement
 from connector.model import fields
-from connector.model.catalog import Classification, Column, Dataset, Role, dataset_json, parse_dataset
+from connector.model.catalog import (
+    Classification,
+    Column,
+    Dataset,
+    Role,
+    dataset_json,
+    parse_dataset,
+)
 from connector.model.terms import Offer, Terms, parse_terms
 from connector.policy import inputs
 from connector.policy.decisions import LISTING, read_listing
@@ -29,6 +36,7 @@ from connector.ports.query import QueryEngine, SourceInfo
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
+PUBLISHED = "dataset.published"
 FREE_SQL_WARNING = (
     "free SQL with group minimums: a consumer who compares the answers to several questions can "
     "learn about single individuals; use approved queries or a privacy budget where that matters"
@@ -109,11 +117,12 @@ class Publisher:
                 manual_approval=wanted.manual_approval,
             )
         )
-        await self._journal.act(
-            "dataset.published",
-            dataset.id,
-            self._ourselves.act(
-                "dataset.published",
+        await self._journal(
+            scope=dataset.id,
+            actor=self._ourselves.did,
+            act=PUBLISHED,
+            statement=self._ourselves.act(
+                PUBLISHED,
                 dataset.id,
                 self._clock.now(),
                 recordDigest=hashlib.sha256(record.encode()).hexdigest(),

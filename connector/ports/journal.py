@@ -6,9 +6,9 @@ from typing import Protocol
 
 
 class Journal(Protocol):
-    async def act(self, type: str, scope: str, statement: str) -> None:
-        """Log a signed act (compact JWS) under ``scope``; durable under a checkpoint on return.
+    """Puts a signed act into the log."""
 
-        Raises ``Unavailable`` when the log cannot be written: the act has not happened then.
-        """
+    async def __call__(self, *, scope: str, actor: str, act: str, statement: str) -> None:
+        """Durable on return. Raises ``Unavailable``; the same act may then be passed again, so the
+        log may hold an act twice, and never not at all."""
         ...

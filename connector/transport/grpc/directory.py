@@ -81,6 +81,4 @@ class CatalogIndexServicer(catalog_pb2_grpc.CatalogIndexServiceServicer):
         self, request: catalog_pb2.SearchRequest, context: object
     ) -> catalog_pb2.SearchResponse:
         page = await self._index.search(request.query, request.page_size, request.page_token)
-        return catalog_pb2.SearchResponse(
-            records=page.records, next_page_token=page.next_token
-        )
+        return catalog_pb2.SearchResponse(records=page.records, next_page_token=page.next_token)

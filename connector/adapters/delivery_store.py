@@ -1,0 +1,62 @@
+"""``ports.deliveries.DeliveryStore`` on SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlite_utils
+
+from connector.adapters.sqlite import Sqlite
+from connector.ports.peers import ReceiptProof
+from connector.tlog.merkle import HASH_BYTES
+
+_TABLE = "deliveries"
+
+
+def _create(database: sqlite_utils.Database) -> None:
+    database.table(_TABLE).create(
+        {
+            "scope": str,
+            "number": int,
+            "leaf": bytes,
+            "leaf_index": int,
+            "inclusion": bytes,
+            "checkpoint": bytes,
+        },
+        pk=("scope", "number"),
+        not_null={"leaf", "leaf_index", "inclusion", "checkpoint"},
+    )
+
+
+class SqliteDeliveryStore:
+    def __init__(self, path: Path) -> None:
+        self._sqlite = Sqlite(path, [_create])
+
+    async def keep(self, scope: str, number: int, proof: ReceiptProof) -> None:
+        row = {
+            "scope": scope,
+            "number": number,
+            "leaf": proof.leaf,
+            "leaf_index": proof.index,
+            "inclusion": b"".join(proof.inclusion),
+            "checkpoint": proof.checkpoint,
+        }
+        await self._sqlite.write(lambda db: db.table(_TABLE).insert(row, ignore=True))
+
+    async def of(self, scope: str) -> tuple[ReceiptProof, ...]:
+        rows = await self._sqlite.read(
+            lambda db: list(db.table(_TABLE).rows_where("scope = ?", [scope], order_by="number"))
+        )
+        return tuple(
+            ReceiptProof(
+                row["leaf"], row["leaf_index"], _hashes(row["inclusion"]), row["checkpoint"]
+            )
+            for row in rows
+        )
+
+    def close(self) -> None:
+        self._sqlite.close()
+
+
+def _hashes(joined: bytes) -> tuple[bytes, ...]:
+    return tuple(joined[start : start + HASH_BYTES] for start in range(0, len(joined), HASH_BYTES))

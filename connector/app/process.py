@@ -1,0 +1,72 @@
+"""What both kinds of node share: one event loop, one lock on the data folder, one way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import structlog
+
+from connector.errors import Conflict
+
+log = structlog.get_logger()
+
+
+def version() -> str:
+    """The installed program's version."""
+    return metadata.version("tds-connector")
+
+
+@contextmanager
+def only_process(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock. Raises ``Conflict`` if another process has it."""
+    handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"another process serves {data}", hint="stop it first, or use another data folder"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+async def until_stopped() -> None:
+    """Until SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+@asynccontextmanager
+async def background(
+    *works: tuple[str, Callable[[], Awaitable[None]]],
+) -> AsyncIterator[None]:
+    """Run endless work beside the caller; a piece that ends on its own is an error, and logged."""
+    tasks = [asyncio.create_task(_endless(name, work)) for name, work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _endless(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+            log.error("background work ended", work=name)
+        except Exception:
+            log.exception("background work failed", work=name)
+        await asyncio.sleep(1)
