@@ -36,10 +36,10 @@ from connector.ports.clock import Clock
 from connector.ports.directory import (
     DirectoryStore,
     InvitationRecord,
-    Journal,
     PendingAct,
     Recorded,
 )
+from connector.ports.journal import Journal
 
 T = TypeVar("T")
 _BATCH = 500

@@ -14,7 +14,8 @@ from connector.directory.register import Register, open_register
 from connector.identity.invitations import Space
 from connector.identity.ourselves import Ourselves
 from connector.ports.clock import Clock
-from connector.ports.directory import CatalogStore, DirectoryStore, Journal
+from connector.ports.directory import CatalogStore, DirectoryStore
+from connector.ports.journal import Journal
 from connector.ports.policy import PolicyEngine
 
 

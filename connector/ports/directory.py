@@ -138,12 +138,3 @@ class MembershipStore(Protocol):
     async def of(self, did: str) -> Sequence[str]:
         """All signed events of one participant, in order; for evidence."""
         ...
-
-
-class Journal(Protocol):
-    """Puts a signed act into the log."""
-
-    async def __call__(self, *, scope: str, actor: str, act: str, statement: str) -> None:
-        """Durable on return. Raises ``Unavailable``; the same act may then be passed again, so the
-        log may hold an act twice, and never not at all."""
-        ...
