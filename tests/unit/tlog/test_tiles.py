@@ -1,12 +1,7 @@
-"""Tile paths, geometry and bundles, against the specification's examples and tlog-scales."""
-
-from pathlib import Path
+"""Tile paths, geometry and bundles: the specification's examples, and hostile ones."""
 
 import pytest
 from tlog_scales import tiles as other_tiles
-from tlog_scales.backend import LocalBackend
-from tlog_scales.reader import TilesReader
-from tlog_scales.writer import TilesWriter
 
 from connector.errors import InternalError, InvalidInput
 from connector.tlog import merkle, tiles
@@ -156,19 +151,3 @@ def test_proofs_come_from_the_tile_levels_alone(store: Store) -> None:
 def test_a_store_that_comes_up_short_is_our_own_fault(store: Store) -> None:
     with pytest.raises(InternalError):
         merkle.tree_root(SIZE + 1, tiles.stored_hashes(store.read))
-
-
-def test_another_implementation_writes_the_same_log(tmp_path: Path) -> None:
-    ours = Store(600)
-    writer = TilesWriter.create(tmp_path / "log", "log.example")
-    for number in range(600):
-        writer.add_leaf(str(number).encode())
-    writer.commit([])
-    theirs = TilesReader(LocalBackend(tmp_path / "log"))
-    theirs.set_size(600)
-    assert theirs.calculate_root_hash() == ours.frontier.root()
-    for tile in (Tile(0, 0), Tile(0, 1), Tile(0, 2, 88), Tile(1, 0, 2)):
-        stored = (tmp_path / "log" / tile.path()).read_bytes()
-        assert stored == ours.read(tile.level or 0, tile.start, tile.width)
-    bundle = (tmp_path / "log" / Tile(None, 2, 88).path()).read_bytes()
-    assert tiles.parse_bundle(bundle, 88) == [str(n).encode() for n in range(512, 600)]
