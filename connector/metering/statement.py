@@ -1,0 +1,168 @@
+"""Statements and evidence: what a scope's receipts add up to, and the proofs that they are all.
+
+The sums and the statement's payload are ``verifier.totals``: the node writes what the auditor's
+tool reads, with the same lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from connector.errors import Conflict, InvalidInput
+from connector.identity.statements import sign_statement
+from connector.metering.meter import Meter
+from connector.metering.types import ActDraft, Recorded
+from connector.model.receipt import Outcome, Receipt, UseReceipt
+from connector.tlog.checkpoint import parse_checkpoint
+from connector.verifier.evidence import Entry
+from connector.verifier.totals import (
+    OUTCOMES,
+    STATEMENT_ACT,
+    STATEMENT_KIND,
+    statement_payload,
+    totals,
+)
+
+_PAGE = 256
+_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTotals:
+    """``sums``: counts by outcome and sums by quantity, as ``verifier.totals.totals`` names them;
+    ``refusals``: refused uses by term, each use once for each term that it failed."""
+
+    receipts: int
+    sums: Mapping[str, int]
+    refusals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``item``: a key of ``ScopeTotals.sums``. ``explained`` differences are expected: a use that
+    failed or was cut at the provider need not have reached the consumer."""
+
+    item: str
+    provider: int
+    consumer: int
+    explained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEvidence:
+    """Every receipt of a scope up to one checkpoint, in order, with its proof under it."""
+
+    checkpoint: bytes
+    size: int
+    entries: tuple[Entry, ...]
+
+
+def scope_totals(meter: Meter, scope: str) -> ScopeTotals:
+    """What the scope's receipts add up to now; one pass over them."""
+    sums = _Sums()
+    _add_all(sums, meter, scope)
+    return sums.totals()
+
+
+def reconcile(provider: Mapping[str, int], consumer: Mapping[str, int]) -> tuple[Difference, ...]:
+    """Where both sides' sums of one agreement differ; empty if they agree.
+
+    Outcomes are compared, and every quantity that the consumer counts at all: it cannot know
+    what was scanned.
+    """
+    differences = []
+    for item in {**provider, **consumer}:
+        ours, theirs = provider.get(item, 0), consumer.get(item, 0)
+        if ours == theirs or (item not in OUTCOMES and not theirs):
+            continue
+        lost = item in (Outcome.FAILED.name.lower(), Outcome.INTERRUPTED.name.lower())
+        differences.append(Difference(item, ours, theirs, explained=lost and ours > theirs))
+    return tuple(differences)
+
+
+async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did: str) -> Recorded:
+    """Close the books of a scope: log a signed statement that counts every receipt before it.
+
+    ``key`` signs as ``did``. Raises ``Conflict`` if receipts keep coming in between, and as
+    ``Meter.record`` does.
+    """
+    sums = _Sums()
+    for _ in range(_ATTEMPTS):
+        await asyncio.to_thread(_add_all, sums, meter, scope)
+        number, head = meter.last(scope)
+        if number != sums.receipts:
+            continue
+        payload = statement_payload(
+            scope=scope,
+            actor=did,
+            time=meter.clock.now(),
+            receipts=number,
+            head=head,
+            totals=sums.totals().sums,
+        )
+        statement = sign_statement(key, STATEMENT_KIND, payload).encode()
+        draft = ActDraft(
+            scope=scope, actor=did, act=STATEMENT_ACT, statement=statement, follows=number
+        )
+        try:
+            return (await meter.record([draft]))[0]
+        except Conflict:
+            if meter.last(scope)[0] == number:
+                raise
+    raise Conflict("receipts keep coming in", hint="try again when the agreement is less busy")
+
+
+def collect(meter: Meter, scope: str, checkpoint: bytes | None = None) -> ScopeEvidence:
+    """All receipts of a scope under one checkpoint of this log: the newest, or the one given,
+    which MUST be this log's (a cosigned one, say).
+
+    Raises ``InvalidInput`` if it covers more than the log has.
+    """
+    note = checkpoint or meter.checkpoint().checkpoint
+    size = parse_checkpoint(note).size
+    if size > meter.checkpoint().size:
+        raise InvalidInput("checkpoint: of a larger tree than this log's")
+    entries = []
+    for recorded in _all(meter, scope):
+        if recorded.index >= size:
+            break
+        proof = meter.inclusion(recorded.index, size)
+        entries.append(Entry(recorded.index, recorded.leaf, tuple(proof)))
+    return ScopeEvidence(note, size, tuple(entries))
+
+
+class _Sums:
+    """Totals as receipts come."""
+
+    def __init__(self) -> None:
+        self.receipts = 0
+        self._sums = totals(())
+        self._refusals: Counter[str] = Counter()
+
+    def add(self, receipt: Receipt) -> None:
+        self.receipts += 1
+        for item, amount in totals((receipt,)).items():
+            self._sums[item] += amount
+        if isinstance(receipt, UseReceipt) and receipt.outcome is Outcome.REFUSED:
+            self._refusals.update({reason.term for reason in receipt.reasons})
+
+    def totals(self) -> ScopeTotals:
+        return ScopeTotals(self.receipts, dict(self._sums), dict(self._refusals))
+
+
+def _add_all(sums: _Sums, meter: Meter, scope: str) -> None:
+    """Those that are not in yet."""
+    for recorded in _all(meter, scope, sums.receipts + 1):
+        sums.add(recorded.receipt)
+
+
+def _all(meter: Meter, scope: str, first: int = 1) -> Iterator[Recorded]:
+    """The scope's receipts from number ``first`` to what is the last one when it gets there."""
+    while page := meter.receipts(scope, first, _PAGE):
+        yield from page
+        first += len(page)

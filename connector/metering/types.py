@@ -1,0 +1,148 @@
+"""What goes into the meter and what comes out.
+
+A *draft* is a receipt without what the meter alone may say: salt, number, time and the hash of
+the receipt before it. A *reservation* holds a place in an agreement's allowance while its use
+runs, and all that a receipt needs should the node die meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from connector.errors import Reason
+from connector.metering.reader import LogReader
+from connector.model.receipt import Outcome, Quantity, Receipt
+from connector.model.use import Counters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """One use about to run. ``limit``: uses that the agreement allows in all; None: any number.
+
+    The other fields are as in ``model.receipt.UseReceipt``.
+    """
+
+    scope: str
+    use_id: str
+    limit: int | None
+    provider: str
+    consumer: str
+    purpose: str
+    agreement_digest: bytes
+    policy_digest: bytes
+    request_digest: bytes
+
+    def settle(
+        self,
+        outcome: Outcome,
+        *,
+        result_digest: bytes = b"",
+        quantities: Mapping[Quantity, int] | None = None,
+        reasons: tuple[Reason, ...] = (),
+    ) -> UseDraft:
+        """The draft that ends this reservation."""
+        return UseDraft(
+            scope=self.scope,
+            use_id=self.use_id,
+            provider=self.provider,
+            consumer=self.consumer,
+            outcome=outcome,
+            purpose=self.purpose,
+            agreement_digest=self.agreement_digest,
+            policy_digest=self.policy_digest,
+            request_digest=self.request_digest,
+            result_digest=result_digest,
+            quantities=quantities or {},
+            reasons=reasons,
+            settles=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseDraft:
+    """``settles``: it ends the open reservation with the same scope and use id. An ALLOWED use
+    always does."""
+
+    scope: str
+    use_id: str
+    provider: str
+    consumer: str
+    outcome: Outcome
+    purpose: str
+    agreement_digest: bytes
+    policy_digest: bytes
+    request_digest: bytes
+    result_digest: bytes = b""
+    quantities: Mapping[Quantity, int] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    settles: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActDraft:
+    """``follows``: the number that the scope's last receipt must have, where the statement speaks
+    of the receipts before it; None: whatever it is."""
+
+    scope: str
+    actor: str
+    act: str
+    statement: bytes
+    follows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryDraft:
+    scope: str
+    use_id: str
+    provider: str
+    consumer: str
+    outcome: Outcome
+    origin: str
+    leaf_hash: bytes
+    leaf_index: int
+    tree_size: int
+    result_digest: bytes = b""
+    quantities: Mapping[Quantity, int] = field(default_factory=dict)
+
+
+Draft: TypeAlias = UseDraft | ActDraft | DeliveryDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A receipt in the log. ``checkpoint`` is a signed note over ``size`` leaves, ``index`` among
+    them. ``fresh`` is False if the receipt was there before the call that returned it."""
+
+    receipt: Receipt
+    leaf: bytes
+    index: int
+    size: int
+    checkpoint: bytes
+    fresh: bool
+    log: LogReader = field(repr=False, compare=False)
+
+    def inclusion(self) -> list[bytes]:
+        """The inclusion proof of the leaf under ``checkpoint``."""
+        return self.log.inclusion(self.index, self.size)
+
+
+class Claim(Enum):
+    """What became of a reservation."""
+
+    GRANTED = "granted"
+    EXHAUSTED = "exhausted"  # the allowance is used or reserved to the last
+    RUNNING = "running"  # the same use is running now
+    DONE = "done"  # the same use has its receipt already
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """``counters``: the scope's, with this reservation in them if it was granted.
+    ``recorded``: the receipt, if the claim is ``DONE``."""
+
+    claim: Claim
+    counters: Counters
+    recorded: Recorded | None = None
