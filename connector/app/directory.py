@@ -35,22 +35,204 @@ from connector.app.metrics import Metrics
 from connector.app.process import only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
-from connector.identity.certificates import issue_certificate, chain_pem, make_authority, read_authority, read_chain
+from connector.identity.certificates import (
+    chain_pem,
+    issue_certificate,
+    make_authority,
+    read_authority,
+    read_chain,
+)
 from connector.identity.ourselves import Ourselves, log_origin
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
 from connector.metering.meter import Meter
 from connector.metering.witness import Witness
+from connector.model.participant import b64url
+from connector.operations.status import Check, Status
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.directory import (
     CatalogIndexServicer,
     DirectoryServicer,
     EnrolmentServicer,
 )
+from connector.transport.grpc.directory_management import DirectoryManagementServicer
 from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
-from connector.transport.grpc.management import DirectoryManagementServicer
 from connector.transport.grpc.metering import WitnessServicer
 from connector.transport.grpc.server import Door
 from connector.transport.http.server import HttpDoor, Sources, application
 
 log = structlog.get_logger()
+
+MESSAGE_BYTES = 4 << 20
+OWN_CERTIFICATE_DAYS = 365  # of the directory's certificate, new at each start
+
+
+def run(data: Path) -> None:
+    """Serve the directory in the folder ``data`` until SIGTERM or SIGINT."""
+    settings = config.load_directory(data)
+    logs.configure(settings.log_level, settings.did)
+    with only_process(data):
+        asyncio.run(_serve(data, settings))
+
+
+async def _serve(data: Path, settings: config.Directory) -> None:
+    clock = SystemClock()
+    metrics = Metrics(version())
+    keys = KeyFolder(data / "keys")
+    ourselves = Ourselves(settings.did, settings.name, log_origin(settings.did), keys.signing_key())
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine(settings.policy))
+        storage = stack.enter_context(closing(SegmentLog(data / "log")))
+        meter = await Meter.open(
+            storage,
+            origin=ourselves.log_origin,
+            key=ourselves.signing_key,
+            clock=clock,
+            random=os.urandom,
+        )
+        stack.push_async_callback(meter.close)
+        store = stack.enter_context(closing(SqliteDirectoryStore(data / "directory.db")))
+        witnessed = stack.enter_context(closing(SqliteWitnessStore(data / "witness.db")))
+        authority = _authority(keys, settings, clock)
+        services = await open_directory(
+            ourselves=ourselves,
+            endpoint=settings.endpoint or settings.listen,
+            enrol_endpoint=settings.enrol_endpoint or settings.enrol,
+            store=store,
+            authority=authority,
+            policy=engine,
+            journal=MeterJournal(meter),
+            clock=clock,
+            heartbeat_s=settings.heartbeat_s,
+            credential_days=settings.credential_days,
+        )
+        witness = Witness(
+            witnessed, name=ourselves.log_origin, key=ourselves.signing_key, clock=clock
+        )
+        metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
+        metrics.gauge("tds_membership_events", "Membership events", lambda: services.register.last)
+        node = _Directory(settings, services, meter, witness, clock)
+        tls = _own_tls(keys, authority, settings, clock)
+        calls = OpenCalls()
+        authenticate = MutualTls(
+            settings.did,
+            services.members.active,
+            TokenVerifier(settings.did, started=clock.now()),
+            clock,
+        )
+        members = Door(Guard(authenticate, calls, clock, metrics.call), calls, MESSAGE_BYTES)
+        add_DirectoryServiceServicer_to_server(
+            DirectoryServicer(services.members, services.feed), members.server
+        )
+        add_CatalogIndexServiceServicer_to_server(
+            CatalogIndexServicer(services.catalog), members.server
+        )
+        add_WitnessServiceServicer_to_server(WitnessServicer(witness), members.server)
+        candidates = Door(Guard(None, calls, clock, metrics.call), calls, MESSAGE_BYTES)
+        add_EnrolmentServiceServicer_to_server(
+            EnrolmentServicer(services.enrolment), candidates.server
+        )
+        manager = Door(Guard(None, calls, clock, metrics.call), calls, MESSAGE_BYTES)
+        add_DirectoryManagementServiceServicer_to_server(
+            DirectoryManagementServicer(
+                services,
+                status=node.status,
+                diagnose=node.diagnose,
+                witnessed=node.witnessed_size,
+            ),
+            manager.server,
+        )
+        for door in (manager, candidates, members):
+            stack.push_async_callback(door.drain, settings.drain_s)
+        await members.open_mutual_tls(settings.listen, lambda: tls)
+        await candidates.open_tls(settings.enrol, tls)
+        http = HttpDoor(application(node.sources(metrics)), settings.http)
+        node.http = await http.open()
+        stack.push_async_callback(http.close)
+        await manager.open_socket(config.socket_path(data, settings.socket))
+        for door in (members, candidates, manager):
+            await door.set_serving(True)
+        log.info("the directory serves", members=members.address, enrolment=candidates.address)
+        await until_stopped()
+        services.feed.close()
+        log.info("the directory stops")
+
+
+@dataclass(slots=True)
+class _Directory:
+    """What the doors ask of the whole."""
+
+    settings: config.Directory
+    services: DirectoryServices
+    meter: Meter
+    witness: Witness
+    clock: SystemClock
+    http: str = ""
+
+    def status(self) -> Status:
+        settings = self.settings
+        return Status(
+            did=settings.did,
+            name=settings.name,
+            state="ready",
+            endpoint=settings.endpoint or settings.listen,
+            http_endpoint=self.http,
+            version=version(),
+            log_size=self.meter.checkpoint().size,
+            space=settings.did,
+            view_age_seconds=0.0,
+            space_key=b64url(self.services.space.key),
+        )
+
+    async def diagnose(self) -> list[Check]:
+        waiting = await self.services.register.log_pending()
+        size = self.meter.checkpoint().size
+        return [
+            Check("log", True, f"{size} leaves, writable"),
+            Check(
+                "acts",
+                waiting == 0,
+                f"{waiting} acts wait to be logged",
+                "" if waiting == 0 else "see why the log cannot be written: the disk may be full",
+            ),
+            Check("members", True, f"{self.services.register.last} membership events"),
+        ]
+
+    async def witnessed_size(self, origin: str) -> int:
+        last = await self.witness.last(origin)
+        return last.size if last else 0
+
+    def sources(self, metrics: Metrics) -> Sources:
+        return Sources(
+            ready=lambda: "",
+            checkpoint=lambda: asyncio.to_thread(lambda: self.meter.checkpoint().checkpoint),
+            tile=lambda path: asyncio.to_thread(self.meter.log.tile, f"tile/{path}"),
+            registry=metrics.registry,
+        )
+
+
+def _authority(keys: KeyFolder, settings: config.Directory, clock: SystemClock) -> Authority:
+    """The space's CA; made at the first start."""
+    key = keys.authority_key()
+    pem = keys.authority_certificate()
+    if pem is None:
+        pem = chain_pem(make_authority(key, settings.name, clock.now()))
+        keys.save_authority_certificate(pem)
+    return Authority(read_authority(pem), key, settings.certificate_days)
+
+
+def _own_tls(
+    keys: KeyFolder, authority: Authority, settings: config.Directory, clock: SystemClock
+) -> TlsIdentity:
+    """A certificate of the directory's own, new at each start."""
+    certificate = issue_certificate(
+        authority.certificate,
+        authority.key,
+        keys.tls_key().public_key(),
+        did=settings.did,
+        name=settings.name,
+        now=clock.now(),
+        days=OWN_CERTIFICATE_DAYS,
+    )
+    chain = chain_pem(certificate, authority.certificate)
+    return TlsIdentity(keys.tls_key_pem(), chain, authority.pem, read_chain(chain).thumbprint)

@@ -1,0 +1,94 @@
+"""``MeteringService`` for the counterparties of agreements, ``WitnessService`` at the directory."""
+
+from __future__ import annotations
+
+from connector._pb.dataspace.metering.v1 import metering_pb2 as pb
+from connector._pb.dataspace.metering.v1 import metering_pb2_grpc as rpc
+from connector.errors import NotFound
+from connector.metering.meter import Meter
+from connector.metering.witness import CheckpointRequest, Witness
+from connector.ports.negotiation import NegotiationStore
+from connector.transport.grpc.guard import caller
+
+PAGE = 100
+MAX_PAGE = 1000
+
+
+class MeteringServicer(rpc.MeteringServiceServicer):
+    """Receipts of an agreement are shown to its other party alone."""
+
+    def __init__(self, meter: Meter, agreements: NegotiationStore) -> None:
+        self._meter = meter
+        self._agreements = agreements
+
+    async def ListReceipts(
+        self, request: pb.ListReceiptsRequest, context: object
+    ) -> pb.ListReceiptsResponse:
+        agreement = await self._agreements.agreement(request.agreement_id)
+        if agreement is None or agreement.peer != caller().did:
+            raise NotFound("there is no such agreement with the caller")
+        tip = self._meter.checkpoint()
+        last, _ = self._meter.last(request.agreement_id)
+        found = self._meter.receipts(
+            request.agreement_id, request.first or 1, min(request.page_size or PAGE, MAX_PAGE)
+        )
+        return pb.ListReceiptsResponse(
+            receipts=[
+                pb.ReceiptProof(
+                    leaf=recorded.leaf,
+                    index=recorded.index,
+                    inclusion=self._meter.inclusion(recorded.index, tip.size),
+                )
+                for recorded in found
+                if recorded.index < tip.size
+            ],
+            checkpoint=tip.checkpoint,
+            last=last,
+        )
+
+    async def GetCheckpoint(
+        self, request: pb.GetCheckpointRequest, context: object
+    ) -> pb.GetCheckpointResponse:
+        return pb.GetCheckpointResponse(checkpoint=self._meter.checkpoint().checkpoint)
+
+    async def GetConsistencyProof(
+        self, request: pb.GetConsistencyProofRequest, context: object
+    ) -> pb.GetConsistencyProofResponse:
+        return pb.GetConsistencyProofResponse(
+            hashes=self._meter.consistency(request.old_size, request.new_size)
+        )
+
+    async def AddCosignature(
+        self, request: pb.AddCosignatureRequest, context: object
+    ) -> pb.AddCosignatureResponse:
+        witness = caller()
+        await self._meter.add_cosignature(
+            request.checkpoint, witness.log_origin, witness.signing_keys
+        )
+        return pb.AddCosignatureResponse()
+
+
+class WitnessServicer(rpc.WitnessServiceServicer):
+    """A member has its own log cosigned, and no other's."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+
+    async def AddCheckpoint(
+        self, request: pb.AddCheckpointRequest, context: object
+    ) -> pb.AddCheckpointResponse:
+        member = caller()
+        line = await self._witness.add_checkpoint(
+            CheckpointRequest(request.old_size, tuple(request.consistency), request.checkpoint),
+            origin=member.log_origin,
+            keys=member.signing_keys,
+        )
+        return pb.AddCheckpointResponse(cosignature=line.encode())
+
+    async def GetWitnessed(
+        self, request: pb.GetWitnessedRequest, context: object
+    ) -> pb.GetWitnessedResponse:
+        last = await self._witness.last(caller().log_origin)
+        if last is None:
+            return pb.GetWitnessedResponse()
+        return pb.GetWitnessedResponse(size=last.size, checkpoint=last.checkpoint)
