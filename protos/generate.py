@@ -39,7 +39,9 @@ def generate(out: Path) -> None:
         text = path.read_text()
         text = re.sub(r"^from dataspace\.", f"from {PACKAGE}.dataspace.", text, flags=re.M)
         text = re.sub(r"^import dataspace\.", f"import {PACKAGE}.dataspace.", text, flags=re.M)
-        text = re.sub(r"(?<![\w.\"'/])dataspace\.(\w+\.v1\.\w+_pb2)", rf"{PACKAGE}.dataspace.\1", text)
+        text = re.sub(
+            r"(?<![\w.\"'/])dataspace\.(\w+\.v1\.\w+_pb2)", rf"{PACKAGE}.dataspace.\1", text
+        )
         path.write_text(text)
 
 
@@ -57,9 +59,13 @@ def main() -> None:
         generate(out)
         new, old = contents(out), contents(TARGET)
         if "--check" in sys.argv[1:]:
-            changed = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
+            changed = sorted(
+                name for name in new.keys() | old.keys() if new.get(name) != old.get(name)
+            )
             if changed:
-                raise SystemExit(f"connector/_pb differs from protos/: {', '.join(changed)}; run make proto")
+                raise SystemExit(
+                    f"connector/_pb differs from protos/: {', '.join(changed)}; run make proto"
+                )
             return
         for name in old.keys() - new.keys():
             (TARGET / name).unlink()

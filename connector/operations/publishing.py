@@ -197,10 +197,10 @@ def _columns(wanted: Publication, source: SourceInfo) -> tuple[Column, ...]:
     unknown = sorted(named - names)
     if unknown:
         raise InvalidInput(f"the source has no column {unknown[0]!r}")
-    roles = {name: Role.DIMENSION for name in wanted.dimensions}
+    roles = dict.fromkeys(wanted.dimensions, Role.DIMENSION)
     if wanted.privacy_unit:
         roles[wanted.privacy_unit] = Role.UNIT
-    roles |= {name: Role.HIDDEN for name in wanted.hidden_columns}
+    roles |= dict.fromkeys(wanted.hidden_columns, Role.HIDDEN)
     return tuple(
         Column(column.name, column.type, roles.get(column.name, Role.MEASURE))
         for column in source.columns

@@ -65,9 +65,10 @@ class ProviderPeer(Protocol):
         ...
 
     async def receipts(
-        self, provider: str, agreement_id: str, first: int, size: int
-    ) -> tuple[tuple[ReceiptProof, ...], bytes, int]:
-        """Receipts of our agreement from number ``first``, the checkpoint, and the last number."""
+        self, peer: str, agreement_id: str, first: int, tree_size: int
+    ) -> tuple[tuple[ReceiptProof, ...], bytes]:
+        """A page of the receipts of our agreement, from number ``first``, and the checkpoint that
+        they are under: the newest if ``tree_size`` is 0; else none, as the caller has it."""
         ...
 
     async def consistency(self, peer: str, old_size: int, new_size: int) -> tuple[bytes, ...]: ...

@@ -28,7 +28,7 @@ class MeteringServicer(rpc.MeteringServiceServicer):
         if agreement is None or agreement.peer != caller().did:
             raise NotFound("there is no such agreement with the caller")
         tip = self._meter.checkpoint()
-        last, _ = self._meter.last(request.agreement_id)
+        size = request.tree_size or tip.size
         found = self._meter.receipts(
             request.agreement_id, request.first or 1, min(request.page_size or PAGE, MAX_PAGE)
         )
@@ -37,13 +37,12 @@ class MeteringServicer(rpc.MeteringServiceServicer):
                 pb.ReceiptProof(
                     leaf=recorded.leaf,
                     index=recorded.index,
-                    inclusion=self._meter.inclusion(recorded.index, tip.size),
+                    inclusion=self._meter.inclusion(recorded.index, size),
                 )
                 for recorded in found
-                if recorded.index < tip.size
+                if recorded.index < size
             ],
-            checkpoint=tip.checkpoint,
-            last=last,
+            checkpoint=b"" if request.tree_size else tip.checkpoint,
         )
 
     async def GetCheckpoint(

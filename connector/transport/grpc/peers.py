@@ -13,6 +13,8 @@ from connector.model.participant import Participant
 from connector.ports.peers import Page, ReceiptProof
 from connector.transport.grpc.channels import Channels, PeerChannel
 
+RECEIPTS_PAGE = 500
+
 
 class GrpcDirectory:
     """``ports.peers.DirectoryPeer``, and the calls that only the composition root makes.
@@ -108,15 +110,14 @@ class GrpcProviders:
                     raise PeerFault("the provider sent an empty answer")
 
     async def receipts(
-        self, provider: str, agreement_id: str, first: int, size: int
-    ) -> tuple[tuple[ReceiptProof, ...], bytes, int]:
-        peer = self._peer(provider)
+        self, peer: str, agreement_id: str, first: int, tree_size: int
+    ) -> tuple[tuple[ReceiptProof, ...], bytes]:
+        channel = self._peer(peer)
         request = metering_pb2.ListReceiptsRequest(
-            agreement_id=agreement_id, first=first, page_size=size
+            agreement_id=agreement_id, first=first, page_size=RECEIPTS_PAGE, tree_size=tree_size
         )
-        answer = await peer.ask(self._metering(peer).ListReceipts, request)
-        proofs = tuple(proof_value(proof) for proof in answer.receipts)
-        return proofs, answer.checkpoint, answer.last
+        answer = await channel.ask(self._metering(channel).ListReceipts, request)
+        return tuple(proof_value(proof) for proof in answer.receipts), answer.checkpoint
 
     async def consistency(self, peer: str, old_size: int, new_size: int) -> tuple[bytes, ...]:
         channel = self._peer(peer)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$dataspace/metering/v1/metering.proto\x12\x15\x64\x61taspace.metering.v1\"R\n\x0cReceiptProof\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tinclusion\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"M\n\x13ListReceiptsRequest\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\"o\n\x14ListReceiptsResponse\x12\x35\n\x08receipts\x18\x01 \x03(\x0b\x32#.dataspace.metering.v1.ReceiptProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x04\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"+\n\x15\x41\x64\x64\x43osignatureRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16\x41\x64\x64\x43osignatureResponse\"Q\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\",\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\x0c\"\x15\n\x13GetWitnessedRequest\"8\n\x14GetWitnessedResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x32\xd3\x03\n\x0fMeteringService\x12g\n\x0cListReceipts\x12*.dataspace.metering.v1.ListReceiptsRequest\x1a+.dataspace.metering.v1.ListReceiptsResponse\x12j\n\rGetCheckpoint\x12+.dataspace.metering.v1.GetCheckpointRequest\x1a,.dataspace.metering.v1.GetCheckpointResponse\x12|\n\x13GetConsistencyProof\x12\x31.dataspace.metering.v1.GetConsistencyProofRequest\x1a\x32.dataspace.metering.v1.GetConsistencyProofResponse\x12m\n\x0e\x41\x64\x64\x43osignature\x12,.dataspace.metering.v1.AddCosignatureRequest\x1a-.dataspace.metering.v1.AddCosignatureResponse2\xe5\x01\n\x0eWitnessService\x12j\n\rAddCheckpoint\x12+.dataspace.metering.v1.AddCheckpointRequest\x1a,.dataspace.metering.v1.AddCheckpointResponse\x12g\n\x0cGetWitnessed\x12*.dataspace.metering.v1.GetWitnessedRequest\x1a+.dataspace.metering.v1.GetWitnessedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$dataspace/metering/v1/metering.proto\x12\x15\x64\x61taspace.metering.v1\"R\n\x0cReceiptProof\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tinclusion\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"`\n\x13ListReceiptsRequest\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x11\n\ttree_size\x18\x04 \x01(\x04\"a\n\x14ListReceiptsResponse\x12\x35\n\x08receipts\x18\x01 \x03(\x0b\x32#.dataspace.metering.v1.ReceiptProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"+\n\x15\x41\x64\x64\x43osignatureRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16\x41\x64\x64\x43osignatureResponse\"Q\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\",\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\x0c\"\x15\n\x13GetWitnessedRequest\"8\n\x14GetWitnessedResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x32\xd3\x03\n\x0fMeteringService\x12g\n\x0cListReceipts\x12*.dataspace.metering.v1.ListReceiptsRequest\x1a+.dataspace.metering.v1.ListReceiptsResponse\x12j\n\rGetCheckpoint\x12+.dataspace.metering.v1.GetCheckpointRequest\x1a,.dataspace.metering.v1.GetCheckpointResponse\x12|\n\x13GetConsistencyProof\x12\x31.dataspace.metering.v1.GetConsistencyProofRequest\x1a\x32.dataspace.metering.v1.GetConsistencyProofResponse\x12m\n\x0e\x41\x64\x64\x43osignature\x12,.dataspace.metering.v1.AddCosignatureRequest\x1a-.dataspace.metering.v1.AddCosignatureResponse2\xe5\x01\n\x0eWitnessService\x12j\n\rAddCheckpoint\x12+.dataspace.metering.v1.AddCheckpointRequest\x1a,.dataspace.metering.v1.AddCheckpointResponse\x12g\n\x0cGetWitnessed\x12*.dataspace.metering.v1.GetWitnessedRequest\x1a+.dataspace.metering.v1.GetWitnessedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPTPROOF']._serialized_start=63
   _globals['_RECEIPTPROOF']._serialized_end=145
   _globals['_LISTRECEIPTSREQUEST']._serialized_start=147
-  _globals['_LISTRECEIPTSREQUEST']._serialized_end=224
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=226
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=337
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=339
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=361
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=363
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=406
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=408
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=472
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=474
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=519
-  _globals['_ADDCOSIGNATUREREQUEST']._serialized_start=521
-  _globals['_ADDCOSIGNATUREREQUEST']._serialized_end=564
-  _globals['_ADDCOSIGNATURERESPONSE']._serialized_start=566
-  _globals['_ADDCOSIGNATURERESPONSE']._serialized_end=590
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=592
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=673
-  _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=675
-  _globals['_ADDCHECKPOINTRESPONSE']._serialized_end=719
-  _globals['_GETWITNESSEDREQUEST']._serialized_start=721
-  _globals['_GETWITNESSEDREQUEST']._serialized_end=742
-  _globals['_GETWITNESSEDRESPONSE']._serialized_start=744
-  _globals['_GETWITNESSEDRESPONSE']._serialized_end=800
-  _globals['_METERINGSERVICE']._serialized_start=803
-  _globals['_METERINGSERVICE']._serialized_end=1270
-  _globals['_WITNESSSERVICE']._serialized_start=1273
-  _globals['_WITNESSSERVICE']._serialized_end=1502
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=243
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=245
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=342
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=344
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=366
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=368
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=411
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=413
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=477
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=479
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=524
+  _globals['_ADDCOSIGNATUREREQUEST']._serialized_start=526
+  _globals['_ADDCOSIGNATUREREQUEST']._serialized_end=569
+  _globals['_ADDCOSIGNATURERESPONSE']._serialized_start=571
+  _globals['_ADDCOSIGNATURERESPONSE']._serialized_end=595
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=597
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=678
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=680
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_end=724
+  _globals['_GETWITNESSEDREQUEST']._serialized_start=726
+  _globals['_GETWITNESSEDREQUEST']._serialized_end=747
+  _globals['_GETWITNESSEDRESPONSE']._serialized_start=749
+  _globals['_GETWITNESSEDRESPONSE']._serialized_end=805
+  _globals['_METERINGSERVICE']._serialized_start=808
+  _globals['_METERINGSERVICE']._serialized_end=1275
+  _globals['_WITNESSSERVICE']._serialized_start=1278
+  _globals['_WITNESSSERVICE']._serialized_end=1507
 # @@protoc_insertion_point(module_scope)

@@ -61,22 +61,28 @@ class ListReceiptsRequest(_message.Message):
     AGREEMENT_ID_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
     agreement_id: _builtins.str
     """The agreement's id."""
     first: _builtins.int
     """The first receipt number wanted; 0 means 1."""
     page_size: _builtins.int
     """At most this many; 0 means 100, 1000 is the most."""
+    tree_size: _builtins.int
+    """Prove under the tree of this size, whose checkpoint the caller has from the page before; 0
+    means the newest.
+    """
     def __init__(
         self,
         *,
         agreement_id: _builtins.str = ...,
         first: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "first", b"first", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "first", b"first", "page_size", b"page_size", "tree_size", b"tree_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,11 +94,8 @@ class ListReceiptsResponse(_message.Message):
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
-    LAST_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.bytes
-    """A C2SP checkpoint as a signed note."""
-    last: _builtins.int
-    """The number of the agreement's last receipt under that checkpoint."""
+    """A C2SP checkpoint as a signed note; empty if the request named a tree_size."""
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptProof]:
         """In ascending number. Their `checkpoint` is empty: it is the one below."""
@@ -102,11 +105,10 @@ class ListReceiptsResponse(_message.Message):
         *,
         receipts: _abc.Iterable[Global___ReceiptProof] | None = ...,
         checkpoint: _builtins.bytes = ...,
-        last: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "last", b"last", "receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,192 @@
+"""The books of an agreement: receipts, what they add up to, and evidence of them for others.
+
+The counterparty's receipts are asked of the counterparty and verified before they are believed;
+where it cannot be reached, our own books stand alone and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from connector.errors import ConnectorError, NotFound, PeerFault, VerificationFailed
+from connector.identity.ourselves import Ourselves
+from connector.metering.meter import Meter
+from connector.metering.statement import (
+    collect,
+    issue_statement,
+    scope_totals,
+)
+from connector.metering.types import Recorded
+from connector.model import receipt as receipts
+from connector.model.negotiation import Party, StoredAgreement
+from connector.model.participant import Participant
+from connector.model.receipt import Outcome, Quantity, Receipt
+from connector.operations.witnessing import Witnessing
+from connector.ports.negotiation import NegotiationStore
+from connector.ports.peers import ProviderPeer
+from connector.tlog import merkle
+from connector.tlog.checkpoint import parse_checkpoint, verify_checkpoint
+from connector.verifier.evidence import (
+    Entry,
+    Evidence,
+    LogEvidence,
+    SignedAgreement,
+    write_evidence,
+)
+from connector.verifier.totals import totals
+
+log = structlog.get_logger()
+
+LISTED = 100  # receipts, unless asked otherwise
+MOST_LISTED = 10_000
+# What both sides count for themselves.
+COMPARED = (
+    *(outcome.name.lower() for outcome in Outcome),
+    *(
+        quantity.name.lower()
+        for quantity in (Quantity.CALLS, Quantity.ROWS_RETURNED, Quantity.BYTES_RETURNED)
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One count of an agreement, by the provider's receipts and by the consumer's records."""
+
+    name: str
+    provider: int
+    consumer: int
+
+
+class Books:
+    """``history`` gives all signed membership events of a participant; ``lookup`` its record."""
+
+    def __init__(
+        self,
+        *,
+        ourselves: Ourselves,
+        space: str,
+        meter: Meter,
+        agreements: NegotiationStore,
+        peers: ProviderPeer,
+        witnessing: Witnessing,
+        lookup: Callable[[str], Participant],
+        history: Callable[[str], Awaitable[tuple[str, ...]]],
+    ) -> None:
+        self._ourselves = ourselves
+        self._space = space
+        self._meter = meter
+        self._agreements = agreements
+        self._peers = peers
+        self._witnessing = witnessing
+        self._lookup = lookup
+        self._history = history
+
+    def listed(self, scope: str, limit: int) -> list[Recorded]:
+        """The last receipts of a scope, or of the whole log, oldest first."""
+        most = min(limit or LISTED, MOST_LISTED)
+        if scope:
+            last, _ = self._meter.last(scope)
+            return self._meter.receipts(scope, max(1, last - most + 1), most)
+        found = [
+            recorded
+            for name in self._meter.scopes()
+            for recorded in self._meter.receipts(
+                name, max(1, self._meter.last(name)[0] - most + 1), most
+            )
+        ]
+        return sorted(found, key=lambda recorded: recorded.index)[-most:]
+
+    async def reconcile(self, agreement_id: str) -> tuple[Line, ...]:
+        """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``
+        if its receipts do not verify, ``NotFound``."""
+        agreement = await self._agreement(agreement_id)
+        own = scope_totals(self._meter, agreement_id).sums
+        theirs = totals(receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries)
+        provider, consumer = (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
+        return tuple(Line(name, provider[name], consumer[name]) for name in COMPARED)
+
+    async def evidence(self, agreement_id: str, *, disclose_secret: bool) -> bytes:
+        """An evidence file (docs/evidence.md) with our books closed by a statement.
+
+        Raises ``NotFound`` and as ``Meter.record`` does.
+        """
+        agreement = await self._agreement(agreement_id)
+        statement = await issue_statement(
+            self._meter, agreement_id, self._ourselves.signing_key, self._ourselves.did
+        )
+        own = collect(self._meter, agreement_id, await self._cosigned(statement.index))
+        logs = [LogEvidence(self._ourselves.log_origin, own.checkpoint, own.entries)]
+        try:
+            logs.append(await self._theirs(agreement))
+        except ConnectorError as error:
+            log.info("evidence without the counterparty's log", reason=error.message)
+        return write_evidence(
+            Evidence(
+                space=self._space,
+                exporter=self._ourselves.did,
+                members=await self._members(agreement),
+                agreement=SignedAgreement(
+                    agreement.terms.document,
+                    agreement.provider_signature,
+                    agreement.consumer_signature,
+                ),
+                logs=tuple(logs),
+                secret=agreement.secret if disclose_secret else b"",
+            )
+        )
+
+    async def _agreement(self, agreement_id: str) -> StoredAgreement:
+        found = await self._agreements.agreement(agreement_id)
+        if found is None or not found.consumer_signature:
+            raise NotFound(
+                "this node holds no such agreement",
+                hint="connector agreements list shows those it holds",
+            )
+        return found
+
+    async def _cosigned(self, index: int) -> bytes | None:
+        """A checkpoint over the leaf ``index`` that the directory cosigned, if it can be had."""
+        try:
+            await self._witnessing.catch_up()
+        except ConnectorError as error:
+            log.warning("evidence without a witness", reason=error.message)
+        note = self._meter.latest_cosigned()
+        return note if note is not None and parse_checkpoint(note).size > index else None
+
+    async def _members(self, agreement: StoredAgreement) -> tuple[str, ...]:
+        events: Sequence[str] = ()
+        for did in (self._space, agreement.terms.assigner, agreement.terms.assignee):
+            events = (*events, *await self._history(did))
+        return tuple(events)
+
+    async def _theirs(self, agreement: StoredAgreement) -> LogEvidence:
+        """The counterparty's receipts of the agreement, verified under one checkpoint of its."""
+        peer = self._lookup(agreement.peer)
+        scope = agreement.terms.id
+        page, note = await self._peers.receipts(peer.did, scope, 1, 0)
+        checkpoint = verify_checkpoint(note, peer.log_origin, peer.signing_keys)
+        entries: list[Entry] = []
+        while page:
+            for proof in page:
+                merkle.verify_inclusion(
+                    merkle.leaf_hash(proof.leaf),
+                    proof.index,
+                    checkpoint.size,
+                    proof.inclusion,
+                    checkpoint.root,
+                )
+                _require_next(receipts.decode(proof.leaf), scope, len(entries) + 1)
+                entries.append(Entry(proof.index, proof.leaf, proof.inclusion))
+            page, _ = await self._peers.receipts(peer.did, scope, len(entries) + 1, checkpoint.size)
+        if not entries:
+            raise PeerFault("the counterparty shows no receipts of the agreement")
+        return LogEvidence(peer.log_origin, note, tuple(entries))
+
+
+def _require_next(receipt: Receipt, scope: str, number: int) -> None:
+    if (receipt.scope, receipt.number) != (scope, number):
+        raise VerificationFailed("the counterparty left out a receipt")

@@ -1,0 +1,75 @@
+"""Having our log witnessed by the directory (C2SP tlog-witness, the log's side).
+
+At the start the log is compared with what the directory last cosigned: a log that is behind it,
+or has another past, issues nothing. From then on every new checkpoint is cosigned, as fast as the
+directory answers; checkpoints that come meanwhile are covered by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from connector.errors import ConnectorError
+from connector.metering.meter import Meter
+from connector.metering.witness import cosigned_note, request_for
+from connector.model.participant import Participant
+from connector.ports.peers import DirectoryPeer
+from connector.tlog.checkpoint import parse_checkpoint
+
+log = structlog.get_logger()
+
+PAUSE_S = 1.0  # seconds after the directory did not answer
+
+
+class Witnessing:
+    """``record`` gives the directory's participant record."""
+
+    def __init__(
+        self, meter: Meter, directory: DirectoryPeer, record: Callable[[], Participant]
+    ) -> None:
+        self._meter = meter
+        self._directory = directory
+        self._record = record
+        self._turn = asyncio.Lock()
+        self._size: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        """The size that was last cosigned; None before the directory was asked."""
+        return self._size
+
+    async def run(self) -> None:
+        """Keep the log witnessed, for ever."""
+        while True:
+            try:
+                await self.catch_up()
+                await self._meter.grown_beyond(self._size or 0)
+            except ConnectorError as error:
+                log.warning("the log is not witnessed", code=error.code, reason=error.message)
+                self._size = None
+                await asyncio.sleep(PAUSE_S)
+
+    async def catch_up(self) -> None:
+        """Have the newest checkpoint cosigned. Raises ``Conflict`` for a log that lost receipts,
+        and what the directory answers with."""
+        async with self._turn:
+            if self._size is None:
+                size, note = await self._directory.witnessed()
+                self._meter.require_not_behind(size, note)
+                self._size = size
+            if self._meter.checkpoint().size == self._size:
+                return
+            request = request_for(self._meter.log, self._size)
+            line = await self._directory.cosign(
+                request.old_size, request.consistency, request.checkpoint
+            )
+            witness = self._record()
+            await self._meter.add_cosignature(
+                cosigned_note(request, line.decode("utf-8", "replace")),
+                witness.log_origin,
+                witness.signing_keys,
+            )
+            self._size = parse_checkpoint(request.checkpoint).size
