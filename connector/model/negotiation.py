@@ -1,4 +1,5 @@
-"""Contract negotiations: the states and messages of DSP 2025-1, chapter "Contract Negotiation".
+"""Contract negotiations: the states and messages of DSP 2025-1, chapter "Contract Negotiation",
+and the agreements that they end in.
 
 Shapes only; which message may follow which state is ``connector.negotiation.machine``.
 """
@@ -7,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
+
+from connector.model.terms import Agreement
 
 
 class State(StrEnum):
@@ -62,11 +66,48 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class ContractNegotiationError:
+    """DSP's answer to a message that was refused (a message, not an exception).
+
+    It changes no state. The process ids are as far as the sender knows them, and may be empty.
+    """
+
+    consumer_pid: str
+    provider_pid: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementNotice:
+    """Ours, not DSP's: a signed act about an agreement that both hold, as ``agreement.ended``."""
+
+    agreement_id: str
+    statement: str
+
+
+Content: TypeAlias = Message | ContractNegotiationError | AgreementNotice
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """All that passes between us in the role ``party`` and ``peer`` (a DID) in the other role.
+
+    Messages are numbered for each channel and direction. Two participants that are each other's
+    consumers have two channels, and so two streams that do not disturb each other.
+    """
+
+    peer: str
+    party: Party
+
+
+@dataclass(frozen=True, slots=True)
 class Negotiation:
     """One side's record. ``revision`` grows by one with each change (compare and swap).
 
     ``pid`` is our own process id and ``peer_pid`` the peer's (empty until it answered).
     ``offer`` holds the last offer on the table; ``waiting`` is true while a person must decide.
+    ``code`` and ``reason`` are of the last termination, error, or question to a person.
     """
 
     pid: str
@@ -81,3 +122,45 @@ class Negotiation:
     waiting: bool = False
     code: str = ""
     reason: str = ""
+    accept_offers: bool = False  # consumer: accept a counter-offer without asking a person
+    left: State | None = None  # the state in which our own termination was sent
+    dataset_record: str = ""  # consumer: the publisher's JWS of the dataset
+    updated_ms: int = 0  # milliseconds since the Unix epoch, by our clock
+
+    @property
+    def channel(self) -> Channel:
+        return Channel(self.peer, self.party)
+
+
+class AgreementState(StrEnum):
+    PROPOSED = "proposed"  # made, but not final on this side: nothing may be used under it
+    ACTIVE = "active"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAgreement:
+    """An agreement as one party keeps it. ``terms.document`` are the exact bytes that both sign.
+
+    Signatures are detached JWS; the consumer's is empty until it verified. ``secret`` (32 bytes)
+    keys the digests in receipts. ``dataset_record`` is the publisher's JWS of the dataset when the
+    agreement was made. ``notice`` is the signed act that ended it. ``revision`` as in
+    ``Negotiation``.
+    """
+
+    terms: Agreement
+    pid: str  # of our negotiation
+    party: Party  # which side we are
+    peer: str
+    state: AgreementState
+    provider_signature: str
+    secret: bytes
+    dataset_record: str
+    consumer_signature: str = ""
+    ended_reason: str = ""
+    notice: str = ""
+    revision: int = 1
+
+    @property
+    def channel(self) -> Channel:
+        return Channel(self.peer, self.party)

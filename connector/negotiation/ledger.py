@@ -1,0 +1,234 @@
+"""What both sides of negotiation share: turns, saving, acts for the log, and who is told.
+
+* One step at a time for each channel (``turn``): a person's decision and a message that arrives
+  cannot interleave.
+* A step is one durable write: state, agreement, outgoing messages, acts, and the sequence of the
+  message that caused it (``save``).
+* Acts that were saved are put into the log before anything later on this channel is sent, and
+  before the agreement they conclude may be used. Where an agreement ended, its running uses are
+  stopped first. After a crash the acts that were saved are still there and are logged then, so
+  the log may be given an act twice, and never not at all.
+* Nothing polls: sessions and followers are woken by the step that concerns them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from connector.errors import ConnectorError, NotFound, PeerFault, RateLimited, Unavailable
+from connector.model.negotiation import AgreementState, Channel, Negotiation, StoredAgreement
+from connector.negotiation import machine, messages
+from connector.negotiation.agreements import CONCLUDED, ENDED
+from connector.negotiation.draft import Draft
+from connector.ports.clock import Clock
+from connector.ports.journal import Journal
+from connector.ports.negotiation import Change, Counts, Letter, NegotiationStore
+
+MAX_OUTBOX = 1000  # messages that a peer has not acknowledged
+MAX_FOLLOWED = 64  # changes that a slow follower may be behind before it misses some
+
+T = TypeVar("T")
+log = structlog.get_logger()
+StopUses = Callable[[str], Awaitable[int]]
+
+
+class Ledger:
+    """``stop_uses`` stops the running uses of an agreement and says how many there were; an
+    agreement that is not active lets no new one begin."""
+
+    def __init__(
+        self, *, store: NegotiationStore, journal: Journal, stop_uses: StopUses, clock: Clock
+    ) -> None:
+        self.store = store
+        self._journal = journal
+        self._stop_uses = stop_uses
+        self._clock = clock
+        self._turns: dict[Channel, asyncio.Lock] = {}
+        self._counts: dict[Channel, Counts] = {}
+        self._acknowledged: dict[Channel, int] = {}
+        self._unlogged: set[Channel] = set()
+        self._changed: dict[Channel, asyncio.Event] = {}
+        self._followers: dict[str, set[asyncio.Queue[Negotiation]]] = {}
+
+    async def start(self) -> None:
+        """Log what a crash left to be logged. MUST be awaited before anything else is asked.
+
+        Raises ``Unavailable`` when the log cannot be written: the node is not ready then.
+        """
+        for channel in await self.store.channels_with_acts():
+            self._unlogged.add(channel)
+            async with self.turn(channel):
+                await self.settle(channel)
+
+    def turn(self, channel: Channel) -> asyncio.Lock:
+        """Hold it while drafting and saving a step of this channel."""
+        return self._turns.setdefault(channel, asyncio.Lock())
+
+    async def save(self, draft: Draft, *, received: int = 0) -> int:
+        """The draft in one write, then its acts in the log, then tell who waits for it.
+
+        Finishes even if the caller is cancelled. Returns how many running uses were stopped.
+        Raises ``Conflict`` (nothing happened) and ``Unavailable`` (it may have happened).
+        """
+        return await _to_the_end(self._save(draft, received))
+
+    async def _save(self, draft: Draft, received: int) -> int:
+        channel, negotiation = draft.channel, draft.changed
+        if negotiation is not None:
+            now = int(self._clock.now().timestamp() * 1000)
+            negotiation = replace(negotiation, updated_ms=now)
+        change = Change(
+            channel=channel,
+            negotiation=negotiation,
+            agreement=draft.agreement,
+            outgoing=tuple(messages.encode(content) for content in draft.outgoing),
+            correlation_id=structlog.contextvars.get_contextvars().get("correlation_id", ""),
+            received=received,
+            acknowledged=self._acknowledged.get(channel, 0),
+            acts=tuple(draft.acts),
+        )
+        try:
+            await self._commit(change)
+            if negotiation is not None:
+                self._tell(negotiation)
+            return await self.settle(channel)
+        finally:
+            self.changed(channel).set()
+
+    async def _commit(self, change: Change) -> None:
+        channel = change.channel
+        if not (change.negotiation or change.agreement or change.outgoing or change.received):
+            return
+        if change.acts:
+            self._unlogged.add(channel)
+        known = self._counts.pop(channel, None)  # unknown again if the write fails
+        await self.store.commit(change)
+        if known is not None:
+            self._counts[channel] = Counts(
+                sent=known.sent + len(change.outgoing),
+                acknowledged=max(known.acknowledged, change.acknowledged),
+                received=change.received or known.received,
+            )
+
+    async def settle(self, channel: Channel) -> int:
+        """Log the acts that were saved; the caller holds the turn. Raises ``Unavailable``."""
+        if channel not in self._unlogged:
+            return 0
+        stopped = 0
+        acts = await self.store.pending_acts(channel)
+        for act in acts:
+            if act.type == ENDED:
+                stopped += await self._stop_uses(act.scope)
+            await self._journal(
+                scope=act.scope, actor=act.actor, act=act.type, statement=act.statement
+            )
+        if acts:
+            numbers = tuple(act.number for act in acts)
+            await self.store.commit(Change(channel=channel, logged=numbers))
+        self._unlogged.discard(channel)
+        return stopped
+
+    async def counts(self, channel: Channel) -> Counts:
+        if channel not in self._counts:
+            self._counts[channel] = await self.store.counts(channel)
+        return self._counts[channel]
+
+    def changed(self, channel: Channel) -> asyncio.Event:
+        """Set when there may be something new to send."""
+        return self._changed.setdefault(channel, asyncio.Event())
+
+    async def outgoing(self, channel: Channel, after: int, limit: int) -> Sequence[Letter]:
+        """What may be sent now. Raises ``Unavailable`` while an act cannot be logged."""
+        while True:
+            letters = await self.store.outbox(channel, after, limit)
+            if channel not in self._unlogged:
+                return letters
+            async with self.turn(channel):
+                await _to_the_end(self.settle(channel))
+
+    async def acknowledge(self, channel: Channel, sequence: int) -> None:
+        """The peer has our messages up to ``sequence``; forgotten with the next write.
+
+        Raises ``PeerFault`` where our record and the peer's cannot both be right.
+        """
+        counts = await self.counts(channel)
+        if sequence > counts.sent:
+            raise PeerFault(
+                "the peer has messages that we have no record of",
+                hint="if this node was restored from a copy, its negotiations with the peer are "
+                "older than the peer's",
+            )
+        if sequence < counts.acknowledged:
+            raise PeerFault("the peer lost messages that it had acknowledged")
+        self._acknowledged[channel] = max(self._acknowledged.get(channel, 0), sequence)
+
+    async def require_room(self, channel: Channel) -> None:
+        """Raises ``RateLimited`` if the peer leaves too many of our messages untaken."""
+        counts = await self.counts(channel)
+        acknowledged = max(counts.acknowledged, self._acknowledged.get(channel, 0))
+        if counts.sent - acknowledged >= MAX_OUTBOX:
+            raise RateLimited("the peer has not taken our earlier messages")
+
+    async def usable(self, agreement_id: str) -> StoredAgreement | None:
+        """An agreement, active or ended, whose state is in our log.
+
+        Raises ``Unavailable`` for one that is concluded and not logged yet.
+        """
+        found = await self.store.agreement(agreement_id)
+        if found is None or found.state is AgreementState.PROPOSED:
+            return None
+        if found.state is AgreementState.ACTIVE and found.channel in self._unlogged:
+            acts = await self.store.pending_acts(found.channel)
+            if any((act.type, act.scope) == (CONCLUDED, agreement_id) for act in acts):
+                raise Unavailable("the agreement is being written to the log; try again")
+        return found
+
+    async def follow(self, pid: str) -> AsyncIterator[Negotiation]:
+        """The negotiation now and after each change, until it is final. A follower that is slow
+        may miss changes, never the last. Raises ``NotFound``."""
+        with self._following(pid) as queue:
+            now = await self.store.negotiation(pid)
+            if now is None:
+                raise NotFound("no such negotiation")
+            yield now
+            # Only a termination that came too late is taken back, and then a newer state follows.
+            while now.state not in machine.FINAL:
+                newer = await queue.get()
+                if newer.revision > now.revision:
+                    now = newer
+                    yield now
+
+    @contextmanager
+    def _following(self, pid: str) -> Iterator[asyncio.Queue[Negotiation]]:
+        queue: asyncio.Queue[Negotiation] = asyncio.Queue(MAX_FOLLOWED)
+        self._followers.setdefault(pid, set()).add(queue)
+        try:
+            yield queue
+        finally:
+            self._followers[pid].discard(queue)
+            if not self._followers[pid]:
+                del self._followers[pid]
+
+    def _tell(self, negotiation: Negotiation) -> None:
+        for queue in self._followers.get(negotiation.pid, ()):
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(negotiation)
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """``work``'s result; if we are cancelled meanwhile, it is finished first."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and isinstance(error := task.exception(), ConnectorError):
+            log.warning("a step of a cancelled call failed", code=error.code, reason=error.message)
+        raise

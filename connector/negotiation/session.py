@@ -1,0 +1,159 @@
+"""The resumable exchange of one channel over a stream of frames, whatever carries it.
+
+Theory of operation
+-------------------
+Both sides number their messages 1, 2, 3 ... for each channel, for good. A stream begins with
+``Hello`` from both, which says how far each has had the other; then each sends what the other has
+not had, in order, and goes on as new messages are saved. The receiver saves a message's effect
+together with its sequence in one write, and then acknowledges. So a cut at any place loses
+nothing and repeats nothing: what was not saved is sent again on the next stream, and what was
+saved already is acknowledged and dropped.
+
+A sequence that leaves a gap, a frame out of place, or an acknowledgement of what was never sent
+is the peer's fault and ends the stream. A message that is refused does not: its refusal is an
+effect like any other. Both sides run this same code.
+
+Left out: who the peer is (the transport knows), and when to open the next stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+from connector.errors import Conflict, PeerFault
+from connector.negotiation.frames import Acknowledgement, Envelope, Frame, Hello
+
+HELLO_S = 10.0  # seconds in which the peer must say Hello
+
+Send = Callable[[Frame], Awaitable[None]]
+
+
+class Mailbox(Protocol):
+    """One channel's messages. Every method may raise ``Unavailable``; the stream ends then."""
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when there may be something new to send."""
+        ...
+
+    async def received(self) -> int:
+        """The last sequence of the peer's whose effect is durable; 0 for none."""
+        ...
+
+    async def outgoing(self, after: int) -> Sequence[Envelope]:
+        """Some of our messages after a sequence, in order; empty if there are none."""
+        ...
+
+    async def acknowledge(self, sequence: int) -> None:
+        """The peer has had ours up to here. Raises ``PeerFault`` if that cannot be."""
+        ...
+
+    async def deliver(self, envelope: Envelope) -> None:
+        """Durable on return, and once only. Raises ``PeerFault`` for a gap."""
+        ...
+
+
+class Session:
+    """One stream of one channel."""
+
+    def __init__(self, mailbox: Mailbox, send: Send) -> None:
+        self._mailbox = mailbox
+        self._send = send
+        self._sent = 0  # the last sequence put on this stream, or had before
+        self._received = 0  # what is durable here
+        self._said = 0  # what we told the peer of that
+
+    async def run(self, incoming: AsyncIterator[Frame]) -> None:
+        """Until ``incoming`` ends. Raises what broke the stream, ``PeerFault`` and
+        ``Unavailable`` among it."""
+        self._received = self._said = await self._mailbox.received()
+        await self._send(Hello(self._received))
+        await self._greeted(incoming)
+        reading = asyncio.create_task(self._read(incoming))
+        writing = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (writing, reading):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
+    async def _greeted(self, incoming: AsyncIterator[Frame]) -> None:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                hello = await anext(incoming, None)
+        except TimeoutError as error:
+            raise PeerFault("the peer opened a stream and said nothing") from error
+        if not isinstance(hello, Hello):
+            raise PeerFault("the first frame must be Hello")
+        await self._mailbox.acknowledge(hello.received)
+        self._sent = hello.received
+
+    async def _read(self, incoming: AsyncIterator[Frame]) -> None:
+        async for frame in incoming:
+            match frame:
+                case Envelope():
+                    await self._mailbox.deliver(frame)
+                    self._received = max(self._received, frame.sequence)
+                    self._mailbox.changed.set()
+                case Acknowledgement():
+                    if frame.received > self._sent:
+                        raise PeerFault("an acknowledgement of what was not sent")
+                    await self._mailbox.acknowledge(frame.received)
+                case _:
+                    raise PeerFault("a second Hello")
+
+    async def _write(self) -> None:
+        """The only sender once the stream runs."""
+        changed = self._mailbox.changed
+        while True:
+            changed.clear()
+            if self._received > self._said:
+                self._said = self._received
+                await self._send(Acknowledgement(self._said))
+            envelopes = await self._mailbox.outgoing(self._sent)
+            for envelope in envelopes:
+                self._sent = envelope.sequence
+                await self._send(envelope)
+            if not envelopes:
+                await changed.wait()
+
+
+class Streams:
+    """At most one live stream for each key: a newer one replaces the older."""
+
+    def __init__(self) -> None:
+        self._live: dict[object, asyncio.Task[None]] = {}
+
+    async def run(self, key: object, session: Session, incoming: AsyncIterator[Frame]) -> None:
+        """As ``Session.run``. Raises ``Conflict`` when a newer stream took over, or at the end of
+        the process."""
+        task = asyncio.create_task(session.run(incoming))
+        older = self._live.get(key)
+        self._live[key] = task
+        try:
+            if older is not None:
+                await _stop(older)
+            await asyncio.wait({task})
+        finally:
+            if self._live.get(key) is task:
+                del self._live[key]
+            await _stop(task)
+        if task.cancelled():
+            raise Conflict("a newer stream of this peer took over")
+        task.result()
+
+    async def close(self) -> None:
+        """End all streams; what was not acknowledged is sent on the next."""
+        for task in tuple(self._live.values()):
+            await _stop(task)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

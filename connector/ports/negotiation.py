@@ -1,0 +1,105 @@
+"""Where negotiations, agreements and the messages between two connectors are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from connector.model.negotiation import Channel, Negotiation, Party, StoredAgreement
+
+MAX_TERMINATED = 1000  # terminated negotiations kept for each channel; older ones are forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A signed act (``identity.acts``) that our log must have. ``number`` is the store's, 0 before
+    it is saved."""
+
+    type: str
+    scope: str
+    actor: str
+    statement: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An outgoing message: its place in the channel's order, and its JSON
+    (``negotiation.messages``)."""
+
+    sequence: int
+    body: bytes
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The sequences of one channel, 0 for none: ``sent`` is the last given to a message of ours,
+    ``acknowledged`` the last that the peer has for certain (letters up to it are forgotten),
+    ``received`` the last of the peer's messages whose effect is stored."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one step changes, all or nothing.
+
+    ``negotiation`` and ``agreement`` are new if their revision is 1. ``outgoing`` are bodies of
+    letters, in order. ``received`` and ``acknowledged`` are 0 where they do not change; ``logged``
+    are the numbers of acts that the log has now.
+    """
+
+    channel: Channel
+    negotiation: Negotiation | None = None
+    agreement: StoredAgreement | None = None
+    outgoing: tuple[bytes, ...] = ()
+    correlation_id: str = ""
+    received: int = 0
+    acknowledged: int = 0
+    acts: tuple[Act, ...] = ()
+    logged: tuple[int, ...] = ()
+
+
+class NegotiationStore(Protocol):
+    """A write is on stable storage when it returns, or nothing of it happened; calls may overlap.
+    Raises ``Unavailable`` when the disk refuses, and then the write may have happened all the
+    same: the caller reads again."""
+
+    async def commit(self, change: Change) -> None:
+        """Raises ``Conflict``, and nothing happened, unless each revision is the stored one plus
+        one, a new negotiation's process ids and a new agreement's id are new, and ``received`` is
+        the stored one plus one."""
+        ...
+
+    async def negotiation(self, pid: str) -> Negotiation | None: ...
+
+    async def by_peer_pid(self, channel: Channel, peer_pid: str) -> Negotiation | None: ...
+
+    async def open_count(self, channel: Channel) -> int:
+        """Negotiations of the channel that are not final."""
+        ...
+
+    async def negotiations(self, *, waiting_only: bool, limit: int) -> tuple[Negotiation, ...]:
+        """Newest first."""
+        ...
+
+    async def agreement(self, agreement_id: str) -> StoredAgreement | None: ...
+
+    async def agreements(self, *, party: Party | None, limit: int) -> tuple[StoredAgreement, ...]:
+        """Those that are active or ended, newest first; ``party``: only where we are it."""
+        ...
+
+    async def counts(self, channel: Channel) -> Counts: ...
+
+    async def outbox(self, channel: Channel, after: int, limit: int) -> tuple[Letter, ...]:
+        """Letters with a sequence greater than ``after``, in order."""
+        ...
+
+    async def pending_acts(self, channel: Channel) -> tuple[Act, ...]:
+        """Acts that were saved and not yet marked as logged, in order."""
+        ...
+
+    async def channels_with_acts(self) -> tuple[Channel, ...]: ...
