@@ -2,7 +2,7 @@
 
 ``statement.issued`` is the act with which a party closes its books for an export: a JWS of kind
 ``statement``, logged in the agreement's scope, whose payload counts every receipt before it
-(docs/evidence.md, section 3.3). The node issues it and the verifier checks it with this module.
+(docs/evidence.md, section 2.5). The node issues it and the verifier checks it with this module.
 """
 
 from __future__ import annotations

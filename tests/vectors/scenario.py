@@ -16,7 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connector.errors import Reason
 from connector.identity.acts import Act, sign_act
-from connector.identity.membership import Change, MembershipEvent, sign_membership_event
+from connector.identity.membership import (
+    Change,
+    MembershipEvent,
+    read_membership_event,
+    sign_membership_event,
+)
 from connector.identity.ourselves import log_origin
 from connector.identity.statements import public_bytes, sign_document, sign_statement
 from connector.model import receipt as receipts
@@ -98,6 +103,11 @@ def membership(
     return sign_membership_event(SPACE.key, event)
 
 
+def membership_by(party: Party) -> str:
+    """A membership event that the party signed itself."""
+    return sign_membership_event(party.key, read_membership_event(membership(2, party), SPACE_KEY))
+
+
 MEMBERS = (membership(1, SPACE), membership(2, PROVIDER), membership(3, CONSUMER))
 
 TERMS = Terms(
@@ -150,13 +160,16 @@ class Log:
 
     def add(self, kind: type, scope: str = AGREEMENT_ID, **values: Any) -> Receipt:
         numbers = self.scopes.setdefault(scope, [])
-        previous = merkle.leaf_hash(self.leaves[numbers[-1]]) if numbers else NO_PREVIOUS
+        previous, number = NO_PREVIOUS, 1
+        if numbers:
+            before = self.leaves[numbers[-1]]
+            previous, number = merkle.leaf_hash(before), receipts.decode(before).number + 1
         place = len(self.leaves)
         receipt = kind(
             **{
                 "salt": hashlib.sha256(f"{self.owner.seed} {place}".encode()).digest()[:16],
                 "scope": scope,
-                "number": len(numbers) + 1,
+                "number": number,
                 "time_ms": int(at(10 * (place + 1)).timestamp() * 1000),
                 "previous": previous,
             }
