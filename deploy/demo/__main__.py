@@ -9,13 +9,23 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.demo import flights
+from deploy.demo import flights, joining, proving, using
+from deploy.demo.auditor import Auditor
+from deploy.demo.cast import Cast
 from deploy.demo.space import remove, stop_all
-from deploy.demo.story import Story
 from deploy.demo.tell import StoryBroken, Teller
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60.0  # seconds that the story may take
+STEPS = (
+    joining.found_the_space,
+    joining.publish,
+    joining.agree,
+    using.use,
+    using.end,
+    proving.audit,
+    proving.close,
+)
 
 
 def main() -> int:
@@ -31,7 +41,7 @@ def main() -> int:
     try:
         with tell.busy("unpacking the flights"):
             csv = flights.unpack(ROOT / ".cache")
-        told = _tell(tell, Story(tell, work, ROOT, csv))
+        told = _tell(Cast(tell, work, csv, Auditor(ROOT / ".venv-auditor")))
     except flights.NoData as error:
         tell.say(str(error))
         return 1
@@ -52,30 +62,26 @@ def main() -> int:
     return 1
 
 
-def _tell(tell: Teller, story: Story) -> bool:
-    if not story.auditor.ready:
+def _tell(cast: Cast) -> bool:
+    tell = cast.tell
+    if not cast.auditor.ready:
         tell.say("the auditor's environment is missing: run make setup")
         return False
     told = False
     try:
-        story.found_the_space()
-        story.publish()
-        story.agree()
-        story.use()
-        story.end()
-        story.audit()
-        story.close()
+        for step in STEPS:
+            step(cast)
         told = True
     except StoryBroken as broken:
         tell.say(f"the story breaks here: {broken}")
     finally:
-        codes = stop_all(story.everybody)
+        codes = stop_all(cast.everybody)
         tell.check(
             all(code == 0 for code in codes.values()),
             f"all processes stopped cleanly on SIGTERM: {codes}",
         )
         if not told or tell.failed:
-            for each in story.everybody:
+            for each in cast.everybody:
                 tell.say(f"last lines of {each.nick}'s log:")
                 tell.aside(each.tail())
     return told
