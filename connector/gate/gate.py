@@ -30,7 +30,7 @@ from connector.errors import (
     ConnectorError,
     InternalError,
     InvalidInput,
-    RateLimited,
+    NotFound,
     Reason,
     Refused,
     Unavailable,
@@ -38,16 +38,16 @@ from connector.errors import (
 from connector.gate.plan import Plan, describe
 from connector.gate.results import KeptResults
 from connector.metering.meter import Meter
-from connector.metering.refusals import RefusalLimit
+from connector.metering.refusals import RefusalLimiter
 from connector.metering.types import Claim, Recorded, Reservation
-from connector.model.negotiation import AgreementState, Party, StoredAgreement
+from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
 from connector.model.use import MAX_REQUEST_BYTES, MAX_USE_ID, Counters, Decision, Use
+from connector.negotiation.service import Negotiations
 from connector.policy import decisions, inputs
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore, PublishedDataset
-from connector.ports.negotiation import NegotiationStore
 from connector.ports.peers import ReceiptProof
 from connector.ports.policy import PolicyEngine
 from connector.ports.query import QueryEngine, QueryResult
@@ -86,12 +86,12 @@ class Gate:
     """
 
     did: str
-    agreements: NegotiationStore
+    negotiations: Negotiations
     datasets: DatasetStore
     engine: PolicyEngine
     meter: Meter
     queries: QueryEngine
-    refusals: RefusalLimit
+    refusals: RefusalLimiter
     results: KeptResults
     clock: Clock
     folder: Path
@@ -110,9 +110,7 @@ class Gate:
         """
         _check(use)
         with self._entered(use):
-            agreement = await self.agreements.agreement(use.agreement_id)
-            if not _is_of(agreement, use.consumer):
-                agreement = None
+            agreement = await self._agreement(use)
             reservation = _reservation(self.did, use, agreement, self.engine.digest)
             found = self.meter.find(reservation.scope, use.use_id)
             if found is not None:
@@ -126,6 +124,14 @@ class Gate:
             one.stopped = Reason("agreement", f"ended: {reason}"[:256], "one in force")
             one.task.cancel()
         return len(running)
+
+    async def _agreement(self, use: Use) -> StoredAgreement | None:
+        """The agreement, if it is this consumer's; if it is not, it might as well not be there."""
+        try:
+            found = await self.negotiations.agreement(use.agreement_id)
+        except NotFound:
+            return None
+        return found if (found.party, found.peer) == (Party.PROVIDER, use.consumer) else None
 
     async def _first_time(
         self, use: Use, agreement: StoredAgreement | None, reservation: Reservation
@@ -251,8 +257,7 @@ class Gate:
 
     async def _refuse(self, reservation: Reservation, reasons: tuple[Reason, ...]) -> Released:
         """A receipt for a refusal that reserved nothing."""
-        if not self.refusals.allows(reservation.consumer):
-            raise RateLimited("refused too often; wait a minute", hint=str(reasons[0]))
+        self.refusals.take(reservation.consumer)
         draft = replace(reservation.settle(Outcome.REFUSED, reasons=reasons), settles=False)
         recorded = (await self.meter.record([draft]))[0]
         return self._released(recorded, b"")
@@ -299,13 +304,6 @@ def _check(use: Use) -> None:
         raise InvalidInput(f"purpose and agreement_id: at most {MAX_PURPOSE} characters")
     if not 1 <= len(use.query.encode()) <= MAX_REQUEST_BYTES:
         raise InvalidInput(f"query: must have 1 to {MAX_REQUEST_BYTES} bytes")
-
-
-def _is_of(agreement: StoredAgreement | None, consumer: str) -> bool:
-    """Whether it is this consumer's; where it is not, it might as well not be there."""
-    return (
-        agreement is not None and agreement.party is Party.PROVIDER and agreement.peer == consumer
-    )
 
 
 def _reservation(

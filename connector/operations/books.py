@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from connector.errors import ConnectorError, NotFound, PeerFault, VerificationFailed
+from connector.errors import ConnectorError, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
 from connector.metering.statement import (
@@ -24,8 +24,8 @@ from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, Receipt
+from connector.negotiation.service import Negotiations
 from connector.operations.witnessing import Witnessing
-from connector.ports.negotiation import NegotiationStore
 from connector.ports.peers import ProviderPeer
 from connector.tlog import merkle
 from connector.tlog.checkpoint import parse_checkpoint, verify_checkpoint
@@ -70,7 +70,7 @@ class Books:
         ourselves: Ourselves,
         space: str,
         meter: Meter,
-        agreements: NegotiationStore,
+        negotiations: Negotiations,
         peers: ProviderPeer,
         witnessing: Witnessing,
         lookup: Callable[[str], Participant],
@@ -79,7 +79,7 @@ class Books:
         self._ourselves = ourselves
         self._space = space
         self._meter = meter
-        self._agreements = agreements
+        self._negotiations = negotiations
         self._peers = peers
         self._witnessing = witnessing
         self._lookup = lookup
@@ -103,7 +103,7 @@ class Books:
     async def reconcile(self, agreement_id: str) -> tuple[Line, ...]:
         """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``
         if its receipts do not verify, ``NotFound``."""
-        agreement = await self._agreement(agreement_id)
+        agreement = await self._negotiations.agreement(agreement_id)
         own = scope_totals(self._meter, agreement_id).sums
         theirs = totals(receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries)
         provider, consumer = (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
@@ -114,7 +114,7 @@ class Books:
 
         Raises ``NotFound`` and as ``Meter.record`` does.
         """
-        agreement = await self._agreement(agreement_id)
+        agreement = await self._negotiations.agreement(agreement_id)
         statement = await issue_statement(
             self._meter, agreement_id, self._ourselves.signing_key, self._ourselves.did
         )
@@ -138,15 +138,6 @@ class Books:
                 secret=agreement.secret if disclose_secret else b"",
             )
         )
-
-    async def _agreement(self, agreement_id: str) -> StoredAgreement:
-        found = await self._agreements.agreement(agreement_id)
-        if found is None or not found.consumer_signature:
-            raise NotFound(
-                "this node holds no such agreement",
-                hint="connector agreements list shows those it holds",
-            )
-        return found
 
     async def _cosigned(self, index: int) -> bytes | None:
         """A checkpoint over the leaf ``index`` that the directory cosigned, if it can be had."""

@@ -36,9 +36,9 @@ from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
+from connector.negotiation.service import Negotiations
 from connector.ports.clock import Clock
 from connector.ports.deliveries import DeliveryStore
-from connector.ports.negotiation import NegotiationStore
 from connector.ports.peers import ProviderPeer, ReceiptProof
 from connector.tlog import merkle
 from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
@@ -64,7 +64,7 @@ class Consumer:
         self,
         *,
         ourselves: Ourselves,
-        agreements: NegotiationStore,
+        negotiations: Negotiations,
         providers: ProviderPeer,
         deliveries: DeliveryStore,
         meter: Meter,
@@ -72,7 +72,7 @@ class Consumer:
         clock: Clock,
     ) -> None:
         self._ourselves = ourselves
-        self._agreements = agreements
+        self._negotiations = negotiations
         self._providers = providers
         self._deliveries = deliveries
         self._meter = meter
@@ -114,8 +114,8 @@ class Consumer:
         await self._watch.close()
 
     async def _agreement(self, agreement_id: str) -> StoredAgreement:
-        found = await self._agreements.agreement(agreement_id)
-        if found is None or found.party is not Party.CONSUMER:
+        found = await self._negotiations.agreement(agreement_id)
+        if found.party is not Party.CONSUMER:
             raise NotFound(
                 "this node holds no such agreement as a consumer",
                 hint="connector agreements list shows those it holds",
@@ -155,7 +155,7 @@ class _Received:
 def _verify(
     proof: ReceiptProof, agreement: StoredAgreement, provider: Participant, consumer: str
 ) -> VerifiedUse:
-    """Steps 1 and 2, and that the leaf is a receipt of a use between the two under the agreement."""
+    """Steps 1 and 2, and that the leaf is a receipt between the two under the agreement."""
     checkpoint = verify_checkpoint(
         proof.checkpoint, agreement.terms.provider_log, provider.signing_keys
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """``state`` is ``ready``, or why not. Before enrolment ``space``, ``space_key`` and
-    ``certificate_expires`` are empty. ``view_age_seconds`` is -1 if the directory was never heard."""
+    ``certificate_expires`` are empty. ``view_age_seconds`` is -1 before the directory was heard.
+    """
 
     did: str
     name: str

@@ -1,0 +1,288 @@
+"""``ManagementService``: what a node's own operator asks, over the management socket."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Protocol
+
+from connector._pb.dataspace.management.v1 import management_pb2 as pb
+from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
+from connector.errors import InvalidInput
+from connector.metering.types import Recorded
+from connector.model import fields
+from connector.model.catalog import dataset_json
+from connector.model.negotiation import Negotiation, State, StoredAgreement
+from connector.model.receipt import ActReceipt, DeliveryReceipt, Receipt, UseReceipt
+from connector.model.terms import Terms, parse_terms
+from connector.operations.consuming import VerifiedUse
+from connector.operations.publishing import Publication
+from connector.operations.services import Services
+from connector.operations.status import Check, Status
+from connector.tlog.merkle import leaf_hash
+from connector.transport.grpc.directory_management import checks_message, status_message
+
+FOLLOW_S = 30.0  # seconds that a negotiation is followed, unless asked otherwise
+PAGE = 50
+MAX_EVIDENCE_CHUNK = 1 << 20
+
+
+class Node(Protocol):
+    """The node as a whole: what there is before, and after, it has joined a space."""
+
+    def status(self) -> Status: ...
+
+    async def diagnose(self) -> Sequence[Check]: ...
+
+    async def enrol(self, invitation: str) -> None:
+        """Spend an invitation and begin to serve. Raises what stands against it."""
+        ...
+
+    def services(self) -> Services:
+        """Raises ``Conflict`` before enrolment."""
+        ...
+
+
+class ManagementServicer(rpc.ManagementServiceServicer):
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: object
+    ) -> pb.GetStatusResponse:
+        return status_message(self._node.status())
+
+    async def Diagnose(self, request: pb.DiagnoseRequest, context: object) -> pb.DiagnoseResponse:
+        return checks_message(await self._node.diagnose())
+
+    async def Enrol(self, request: pb.EnrolRequest, context: object) -> pb.EnrolResponse:
+        await self._node.enrol(request.invitation)
+        status = self._node.status()
+        return pb.EnrolResponse(space=status.space, certificate_expires=status.certificate_expires)
+
+    async def PublishDataset(
+        self, request: pb.PublishDatasetRequest, context: object
+    ) -> pb.PublishDatasetResponse:
+        published = await self._node.services().publisher.publish(
+            Publication(
+                source=Path(request.source),
+                title=request.title,
+                description=request.description,
+                keywords=tuple(request.keywords),
+                classification=request.classification,
+                table=request.table,
+                hidden_columns=tuple(request.hidden_columns),
+                privacy_unit=request.privacy_unit,
+                dimensions=tuple(request.dimensions),
+                terms=request.terms,
+                accept_free_sql=request.accept_free_sql,
+                manual_approval=request.manual_approval,
+                csv_null=request.csv_null,
+                dataset_id=request.dataset_id,
+            )
+        )
+        return pb.PublishDatasetResponse(
+            dataset_id=published.dataset_id,
+            offer_id=published.offer_id,
+            rows=published.rows,
+            warnings=published.warnings,
+        )
+
+    async def SearchCatalog(
+        self, request: pb.SearchCatalogRequest, context: object
+    ) -> pb.SearchCatalogResponse:
+        found = await self._node.services().catalogue.search(
+            request.query, request.page_size or PAGE, request.page_token
+        )
+        return pb.SearchCatalogResponse(
+            datasets=[fields.encode_json(dataset_json(dataset)) for dataset in found.datasets],
+            next_page_token=found.next,
+        )
+
+    async def Negotiate(
+        self, request: pb.NegotiateRequest, context: object
+    ) -> AsyncIterator[pb.NegotiateResponse]:
+        services = self._node.services()
+        negotiations = services.negotiations
+        if request.pid and request.accept:
+            negotiation = await negotiations.approve(request.pid)
+        elif request.pid:
+            negotiation = await negotiations.terminate(request.pid)
+        else:
+            services.reach(request.provider)
+            negotiation = await negotiations.request(
+                request.provider,
+                request.dataset_id,
+                offer_id=request.offer_id,
+                terms=_terms(request.terms) if request.terms else None,
+                accept_offers=request.accept_counter_offer,
+            )
+        changes = negotiations.follow(negotiation.pid)
+        try:
+            async with asyncio.timeout(request.follow_seconds or FOLLOW_S):
+                async for change in changes:
+                    yield pb.NegotiateResponse(negotiation=_negotiation(change))
+                    if _rests(change):
+                        return
+        except TimeoutError:
+            return
+
+    async def ListNegotiations(
+        self, request: pb.ListNegotiationsRequest, context: object
+    ) -> pb.ListNegotiationsResponse:
+        found = await self._node.services().negotiations.negotiations(
+            waiting_only=request.waiting_only
+        )
+        return pb.ListNegotiationsResponse(negotiations=[_negotiation(one) for one in found])
+
+    async def DecideApproval(
+        self, request: pb.DecideApprovalRequest, context: object
+    ) -> pb.DecideApprovalResponse:
+        negotiations = self._node.services().negotiations
+        match request.decision:
+            case "approve":
+                negotiation = await negotiations.approve(request.pid)
+            case "reject":
+                negotiation = await negotiations.terminate(request.pid, "rejected", request.reason)
+            case "counter":
+                negotiation = await negotiations.counter(request.pid, _terms(request.terms))
+            case _:
+                raise InvalidInput("decision: must be approve, reject or counter")
+        return pb.DecideApprovalResponse(negotiation=_negotiation(negotiation))
+
+    async def ListAgreements(
+        self, request: pb.ListAgreementsRequest, context: object
+    ) -> pb.ListAgreementsResponse:
+        services = self._node.services()
+        return pb.ListAgreementsResponse(
+            agreements=[
+                _agreement(agreement, services.uses(agreement.terms.id))
+                for agreement in await services.negotiations.agreements()
+            ]
+        )
+
+    async def EndAgreement(
+        self, request: pb.EndAgreementRequest, context: object
+    ) -> pb.EndAgreementResponse:
+        stopped = await self._node.services().negotiations.end_agreement(
+            request.agreement_id, request.reason
+        )
+        return pb.EndAgreementResponse(stopped_uses=stopped)
+
+    async def Query(
+        self, request: pb.QueryRequest, context: object
+    ) -> AsyncIterator[pb.QueryResponse]:
+        use_id = request.use_id or secrets.token_hex(16)
+        answer = self._node.services().consumer.use(
+            request.agreement_id, request.purpose, request.query, use_id
+        )
+        async with aclosing(answer):  # type: ignore[type-var]
+            async for part in answer:
+                if isinstance(part, VerifiedUse):
+                    summary = _summary(part.receipt, part.proof.index, part.leaf_hash)
+                    yield pb.QueryResponse(summary=summary)
+                else:
+                    yield pb.QueryResponse(chunk=part)
+
+    async def ListReceipts(
+        self, request: pb.ListReceiptsRequest, context: object
+    ) -> pb.ListReceiptsResponse:
+        found = self._node.services().books.listed(request.scope, request.limit)
+        return pb.ListReceiptsResponse(
+            receipts=[_recorded(recorded) for recorded in found],
+            log_size=self._node.status().log_size,
+        )
+
+    async def ExportEvidence(
+        self, request: pb.ExportEvidenceRequest, context: object
+    ) -> pb.ExportEvidenceResponse:
+        evidence = await self._node.services().books.evidence(
+            request.agreement_id, disclose_secret=request.disclose_secret
+        )
+        return pb.ExportEvidenceResponse(evidence=evidence)
+
+    async def Reconcile(
+        self, request: pb.ReconcileRequest, context: object
+    ) -> pb.ReconcileResponse:
+        lines = await self._node.services().books.reconcile(request.agreement_id)
+        return pb.ReconcileResponse(
+            lines=[
+                pb.ReconcileLine(name=line.name, provider=line.provider, consumer=line.consumer)
+                for line in lines
+            ],
+            agree=all(line.provider == line.consumer for line in lines),
+        )
+
+
+def _terms(data: bytes) -> Terms:
+    value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
+    fields.only_keys(value, frozenset({"permission", "prohibition", "obligation"}), "terms")
+    return parse_terms(value)
+
+
+def _rests(negotiation: Negotiation) -> bool:
+    """Nothing will happen until a person, here or at the peer, does something."""
+    return negotiation.waiting or negotiation.state in (State.FINALIZED, State.TERMINATED)
+
+
+def _negotiation(negotiation: Negotiation) -> pb.Negotiation:
+    return pb.Negotiation(
+        pid=negotiation.pid,
+        peer_pid=negotiation.peer_pid,
+        party=negotiation.party.value,
+        peer=negotiation.peer,
+        dataset_id=negotiation.dataset,
+        state=negotiation.state.value,
+        agreement_id=negotiation.agreement_id,
+        waiting=negotiation.waiting,
+        code=negotiation.code,
+        reason=negotiation.reason,
+        offer=negotiation.offer,
+        updated=fields.format_millis(negotiation.updated_ms),
+    )
+
+
+def _agreement(agreement: StoredAgreement, uses: int) -> pb.Agreement:
+    return pb.Agreement(
+        id=agreement.terms.id,
+        party=agreement.party.value,
+        peer=agreement.peer,
+        dataset_id=agreement.terms.target,
+        state=agreement.state.value,
+        document=agreement.terms.document,
+        uses=uses,
+        reason=agreement.ended_reason,
+        concluded=fields.format_time(agreement.terms.timestamp),
+    )
+
+
+def _recorded(recorded: Recorded) -> pb.UseSummary:
+    return _summary(recorded.receipt, recorded.index, leaf_hash(recorded.leaf))
+
+
+def _summary(receipt: Receipt, index: int, hash: bytes) -> pb.UseSummary:
+    summary = pb.UseSummary(
+        scope=receipt.scope,
+        number=receipt.number,
+        time=fields.format_millis(receipt.time_ms),
+        index=index,
+        leaf_hash=hash,
+    )
+    if isinstance(receipt, ActReceipt):
+        summary.kind, summary.act = "act", receipt.act
+        return summary
+    summary.kind = "delivery" if isinstance(receipt, DeliveryReceipt) else "use"
+    summary.outcome = receipt.outcome.name.lower()
+    summary.use_id = receipt.use_id
+    for quantity, amount in receipt.quantities.items():
+        summary.quantities[quantity.name.lower()] = amount
+    if isinstance(receipt, UseReceipt):
+        summary.purpose = receipt.purpose
+        summary.reasons.extend(
+            pb.Reason(term=reason.term, observed=reason.observed, allowed=reason.allowed)
+            for reason in receipt.reasons
+        )
+    return summary
