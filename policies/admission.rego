@@ -28,10 +28,10 @@ decision := {"allow": true, "reasons": [], "obligations": {}} if {
 	some_role
 	reachable
 	new_member
+	count(refusals) == 0
 	every role in input.request.roles {
 		role_invited(role)
 	}
-	count(refusals) == 0
 }
 
 decision := {"allow": false, "reasons": common.reasons(refusals), "obligations": {}} if {

@@ -34,7 +34,9 @@ decision := {"allow": true, "reasons": [], "obligations": obligations} if {
 	compute_only_kept
 	hidden_untouched
 	space.classification_allowed
+	count(refusals) == 0
 	every c in constraints {
+		terms.understood(c)
 		holds(c)
 	}
 	every column in input.request.columns {
@@ -42,7 +44,6 @@ decision := {"allow": true, "reasons": [], "obligations": obligations} if {
 		unit_only_counted(column)
 		measure_in_place(column)
 	}
-	count(refusals) == 0
 }
 
 decision := {"allow": false, "reasons": common.reasons(refusals), "obligations": {}} if {

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from opa_client.errors import PolicyNotFoundError, RegoParseError  # type: ignore[import-untyped]
@@ -125,7 +125,7 @@ class OpaEngine:
         """All of our modules and data, and no other module in our packages' tree."""
         modules = {}
         for name in await self._client.get_policies_list():
-            policy = (await self._client.get_policy(name))["result"]
+            policy = (await self._client.get_policy(quote(name, safe="")))["result"]
             path = [str(part.get("value")) for part in policy["ast"]["package"]["path"]]
             if path[:2] == ["data", "dataspace"]:
                 modules[name.rpartition("/")[2]] = policy["raw"]

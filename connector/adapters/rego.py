@@ -24,6 +24,7 @@ from connector.adapters.bundle import Bundle
 from connector.errors import ConfigError, InvalidInput, Unavailable
 from connector.model import fields
 from connector.policy import inputs
+from connector.policy.decisions import ENTRIES
 
 _UNDEFINED = "<undefined>"
 
@@ -31,13 +32,18 @@ _UNDEFINED = "<undefined>"
 class RegoEngine:
     """``ports.policy.PolicyEngine`` over one bundle. Answers at once, in the caller's thread.
 
-    Raises ``ConfigError`` if the bundle does not load.
+    Raises ``ConfigError`` if the bundle does not load, or lacks one of the decisions.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._threads = threading.local()
         self._threads.engine = _load(bundle)
+        for entry in ENTRIES:
+            try:
+                self._ask(entry, b"{}")
+            except Unavailable as error:
+                raise ConfigError(f"policy bundle: {entry} does not decide") from error
 
     @property
     def digest(self) -> bytes:
