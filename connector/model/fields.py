@@ -8,6 +8,7 @@ leaves them open; we do not).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -24,7 +25,10 @@ def parse_json(data: bytes, *, limit: int = MAX_JSON_BYTES, what: str = "documen
         raise InvalidInput(f"{what}: larger than {limit} bytes")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants
+            data.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constants,
+            parse_float=_finite,
         )
         if b"\\ud" in data or b"\\uD" in data:  # half a surrogate pair is not text: no UTF-8 for it
             json.dumps(value, ensure_ascii=False).encode()
@@ -55,6 +59,13 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constants(_: str) -> NoReturn:
     raise ValueError("NaN and infinities are not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number that is too large")  # 1e999 would become infinite
+    return value
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
