@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.errors import ConnectorError, Unauthenticated
+from connector.errors import ConnectorError, InvalidInput, Unauthenticated
 from connector.identity import acts, certificates, credentials, invitations, membership, tokens
 from connector.identity.statements import public_bytes, sign_statement, statement_kind
 
@@ -96,5 +96,9 @@ def test_a_damaged_certificate(place, damage):
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_request(place, change):
     damaged = CSR[:place] + bytes([CSR[place] ^ change]) + CSR[place + 1 :]
-    with pytest.raises(ConnectorError):
-        certificates.read_csr(damaged)
+    try:
+        found = certificates.read_csr(damaged)
+    except InvalidInput:
+        return
+    # The padding of a bit string is no part of what is signed: another spelling of the same.
+    assert found == TLS_KEY.public_key()
