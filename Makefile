@@ -9,7 +9,8 @@ PIP    := -m pip --disable-pip-version-check --no-input --quiet
 SOURCES := $(shell find connector policies -type f -not -name '*.pyc') pyproject.toml README.md
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e proto-check clean
+.PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e
+.PHONY: proto-check opa clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +20,7 @@ setup: $(VENV)/.ready $(AUDIT)/.ready ## make .venv and .venv-auditor from the h
 demo: setup ## the whole story in the terminal: two enterprises, one directory, one auditor
 	@$(BIN)/python -m deploy.demo
 
-test: lint type arch proto-check unit e2e ## everything that must hold before a change lands
+test: lint type arch proto-check opa unit e2e ## everything that must hold before a change lands
 
 lint: $(VENV)/.ready ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -37,6 +38,11 @@ proto: $(VENV)/.ready ## regenerate connector/_pb from protos/
 proto-check: $(VENV)/.ready
 	$(BIN)/python protos/generate.py --check
 
+# A real OPA server, built once, for the tests that hold both policy engines to the same answers.
+opa: $(VENV)/.ready
+	@$(BIN)/python -m tests.opa_server || \
+	  echo "*** no OPA server: its tests are SKIPPED; install Go to run them ***"
+
 unit: $(VENV)/.ready ## all tests but the end-to-end ones
 	$(BIN)/pytest tests --ignore=tests/e2e -q
 
@@ -44,7 +50,7 @@ e2e: setup ## end-to-end tests: real processes, the demo, the auditor's clean en
 	$(BIN)/pytest tests/e2e -q
 
 bench: $(VENV)/.ready ## measure this machine
-	@$(BIN)/python -m bench
+	$(BIN)/pytest bench -q
 
 conformance: $(VENV)/.ready ## the log against published C2SP and RFC 6962 vectors
 	$(BIN)/pytest tests/conformance -q
