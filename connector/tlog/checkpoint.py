@@ -39,6 +39,8 @@ class Checkpoint:
 
 def sign_checkpoint(origin: str, size: int, root: bytes, key: Ed25519PrivateKey) -> bytes:
     """The signed note. Raises ``InvalidInput`` if it would not parse."""
+    if not note.is_name(origin):
+        raise InvalidInput("checkpoint: an origin that signs has no spaces and no plus")
     data = note.sign(Checkpoint(origin, size, root).body(), origin, key).encode()
     parse_checkpoint(data)
     return data

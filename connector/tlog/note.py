@@ -97,9 +97,10 @@ def parse_verifier_key(value: str) -> VerifierKey:
 
 
 def is_name(value: str) -> bool:
-    """A key name: not empty, no spaces or control characters, no plus."""
+    """A key name: not empty, no spaces or control characters, no plus, no half surrogate pair."""
     return 0 < len(value) <= MAX_NAME and not any(
-        char.isspace() or char == "+" or char < " " for char in value
+        char.isspace() or char == "+" or char < " " or "\ud800" <= char <= "\udfff"
+        for char in value
     )
 
 
