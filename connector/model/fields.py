@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from connector.errors import InvalidInput
 
 MAX_JSON_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_json(data: bytes, *, limit: int = MAX_JSON_BYTES, what: str = "document") -> Any:
@@ -152,4 +153,4 @@ def format_time(value: datetime) -> str:
 
 def format_millis(millis: int) -> str:
     """Milliseconds since the Unix epoch as RFC 3339 UTC."""
-    return format_time(datetime.fromtimestamp(millis / 1000, UTC))
+    return format_time(_EPOCH + timedelta(milliseconds=millis))
