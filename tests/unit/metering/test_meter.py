@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import Conflict, InvalidInput, NotFound, Reason, Unavailable
 from connector.metering import ledger
+from connector.metering import meter as meters
 from connector.metering.meter import MAX_CALL, Meter
 from connector.metering.types import Claim
 from connector.model.receipt import NO_PREVIOUS, ActReceipt, Kind, Outcome, UseReceipt
@@ -302,13 +304,24 @@ async def test_acts_are_receipts(meter: Meter) -> None:
         await meter.record([act(follows=0)])
 
 
-@pytest.mark.parametrize("moment", ["at once", "in line", "written"])
-async def test_a_caller_that_leaves_gives_back(meter: Meter, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["at once", "in line", "answered"])
+async def test_a_caller_that_leaves_gives_back(
+    meter: Meter, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = asyncio.create_task(meter.reserve([reservation("u1", limit=1)]))
     if moment == "in line":
         await asyncio.sleep(0)
-    elif moment == "written":
-        await until(lambda: meter.counters(SCOPE).reserved == 1)
+    elif moment == "answered":
+        answer = meters._answer
+
+        def answer_and_cancel(*args: Any) -> bool:
+            monkeypatch.undo()
+            answered = answer(*args)
+            task.cancel()
+            return answered
+
+        monkeypatch.setattr(meters, "_answer", answer_and_cancel)
+        await until(task.done)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
