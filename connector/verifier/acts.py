@@ -40,12 +40,14 @@ def check_acts(books: Sequence[Book], agreement: Agreement, parties: Parties) ->
                 problem = _act_problem(book, leaf, receipt, agreement, parties)
                 if problem:
                     check.fail(f"{book.named(leaf.number)} ({receipt.act}): {problem}")
-        concluded = [leaf.number for leaf, _ in acts_of(book, CONCLUDED)]
+        concluded = acts_of(book, CONCLUDED)
         first = book.leaves[0] if book.leaves else None
-        if first and first.number == 1 and first.receipt and concluded[:1] != [1]:
+        opens = bool(concluded) and concluded[0][0] is first
+        if first and first.number == 1 and first.receipt and not opens:
             check.fail(f"{book.named(1)} is not the conclusion of the agreement")
-        if len(concluded) > 1:
-            check.fail(f"{book.named(concluded[1])} concludes the agreement a second time")
+        for leaf, receipt in concluded[1:]:
+            if receipt.statement != concluded[0][1].statement:
+                check.fail(f"{book.named(leaf.number)} concludes the agreement a second time")
     ends = [
         f"ended in {book.named(leaf.number)}" for book in books for leaf, _ in acts_of(book, ENDED)
     ]
