@@ -43,6 +43,7 @@ is_dataset(dataset) if {
 		is_string(column.name)
 		column.role in {"dimension", "measure", "unit", "hidden"}
 	}
+	count({column.name | some column in dataset.columns}) == count(dataset.columns)
 }
 
 is_terms(terms) if {
@@ -66,12 +67,6 @@ are_constraints(constraints) if {
 		is_string(constraint.operator)
 		is_string(constraint.unit)
 		is_string(constraint.text)
-		is_operand(constraint.right)
+		type_name(constraint.right) in {"string", "number", "array"}
 	}
 }
-
-is_operand(value) if is_string(value)
-
-is_operand(value) if is_number(value)
-
-is_operand(value) if strings(value)

@@ -108,6 +108,7 @@ kept(c) if {
 	terms.understood(c)
 	some permission in input.requested.terms.permission
 	some r in permission.constraint
+	r.left == c.left
 	terms.understood(r)
 	terms.implies(r, c)
 }

@@ -316,6 +316,9 @@ CASES: dict[str, Case] = {
     "usage: a place that nobody knows": Case(
         decisions.USAGE, changed(usage(), "request/columns", [column("dest", "having")]), ["policy"]
     ),
+    "usage: a column in two roles": Case(
+        decisions.USAGE, changed(usage(), "dataset/columns/0/name", "hour"), ["policy"]
+    ),
     "usage: nothing": Case(decisions.USAGE, {}, ["policy"]),
     "negotiation: the offer": Case(decisions.NEGOTIATION, negotiation(), [], "approve"),
     "negotiation: fewer uses": Case(

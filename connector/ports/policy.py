@@ -19,6 +19,7 @@ class PolicyEngine(Protocol):
         """The value of the rule ``entry`` (``dataspace/usage/decision``) for this input.
 
         Raises ``Unavailable`` if there is no answer: an error in the policy, an undefined rule,
-        a timeout. The caller refuses then. Stateless; calls may overlap.
+        a timeout; and ``InvalidInput`` for a document that is too large, too deep or not plain
+        JSON. The caller refuses then. Stateless; calls may overlap.
         """
         ...

@@ -27,8 +27,9 @@ from connector.adapters.bundle import (
 from connector.adapters.opa import OpaEngine
 from connector.adapters.rego import RegoEngine
 from connector.errors import ConfigError, Unavailable
-from connector.policy.decisions import ENTRIES, USAGE
-from tests.policy_cases import usage
+from connector.gate.functions import AGGREGATE_NAMES
+from connector.policy.decisions import ENTRIES, NEGOTIATION, USAGE
+from tests.policy_cases import negotiation, usage
 
 
 @pytest.fixture
@@ -162,6 +163,27 @@ URLS = "opa:8181 ftp://h:1 http:// http://h:x http://h:99999 http://u@h:1 http:/
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         OpaEngine(load_bundle(), url, 1.0)
+
+
+SPACE_RULE = """
+package dataspace.space
+
+refusals contains ["purpose", input.use.purpose, "anything but tourism"] if {
+	input.use.purpose == "tourism-planning"
+}
+"""
+
+
+def test_a_rule_that_a_space_adds(folder: Path) -> None:
+    (folder / "tourism.rego").write_text(SPACE_RULE)
+    engine = RegoEngine(load_bundle(folder))
+    answer = asyncio.run(engine.evaluate(USAGE, usage()))
+    assert [reason["allowed"] for reason in answer["reasons"]] == ["anything but tourism"]
+    assert asyncio.run(engine.evaluate(NEGOTIATION, negotiation()))["allow"] is True
+
+
+def test_the_gate_runs_no_aggregate_that_the_space_forbids() -> None:
+    assert set(AGGREGATE_NAMES) <= set(load_bundle().data["space"]["aggregates"])
 
 
 # The bundle's own tests.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import regorus
@@ -66,6 +67,14 @@ def test_not_understood(constraint: Constraint) -> None:
 )
 def test_rules_that_are_not_understood(terms: Terms, wanted: str) -> None:
     assert [problem.term for problem in check_terms(terms)] == [wanted]
+
+
+def test_the_documentation_says_how_far_each_term_binds() -> None:
+    rows = (Path(__file__).parents[3] / "docs" / "policy.md").read_text().splitlines()
+    for left, meaning in REGISTRY.items():
+        (row,) = (row for row in rows if row.startswith(f"| `{left}` | `"))
+        assert f" | {meaning.binding} | " in row
+        assert all(f"`{operator}`" in row for operator in meaning.operators)
 
 
 def test_millis() -> None:
