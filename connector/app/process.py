@@ -13,9 +13,11 @@ from pathlib import Path
 
 import structlog
 
-from connector.errors import Conflict
+from connector.errors import Conflict, ConnectorError
 
 log = structlog.get_logger()
+
+AGAIN_S = 1.0  # seconds before failed background work is begun again
 
 
 def version() -> str:
@@ -52,8 +54,8 @@ async def until_stopped() -> None:
 async def background(
     *works: tuple[str, Callable[[], Awaitable[None]]],
 ) -> AsyncIterator[None]:
-    """Run endless work beside the caller; a piece that ends on its own is an error, and logged."""
-    tasks = [asyncio.create_task(_endless(name, work)) for name, work in works]
+    """Run work beside the caller; a piece that fails is logged, and begun again."""
+    tasks = [asyncio.create_task(_until_done(name, work)) for name, work in works]
     try:
         yield
     finally:
@@ -62,11 +64,13 @@ async def background(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _endless(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _until_done(name: str, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-            log.error("background work ended", work=name)
+            return
+        except ConnectorError as error:
+            log.warning("background work failed", work=name, reason=error.message)
         except Exception:
             log.exception("background work failed", work=name)
-        await asyncio.sleep(1)
+        await asyncio.sleep(AGAIN_S)

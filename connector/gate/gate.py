@@ -55,6 +55,8 @@ from connector.ports.query import QueryEngine, QueryResult
 log = structlog.get_logger()
 
 MAX_PURPOSE = 256
+ENDED = Reason("agreement", "ended while the use ran", "an agreement in force")
+WENT_AWAY = Reason("caller", "went away while the use ran", "a caller that waits")
 UNKNOWN_AGREEMENT = Reason("agreement", "not an agreement of this consumer", "one in force")
 NO_DIGEST = bytes(32)  # of a request under no agreement: there is no secret to key it with
 
@@ -70,11 +72,13 @@ class Released:
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A use that runs now. ``stopped`` is set, before its task is cancelled, by who stops it."""
+    """A use that runs now. ``stopped`` is set, before its task is cancelled, by who stops it;
+    ``settled`` when it has its receipt, or cannot have one."""
 
     agreement_id: str
     task: asyncio.Task[QueryResult]
-    stopped: Reason | None = None
+    stopped: bool = False
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -117,12 +121,17 @@ class Gate:
                 return self._again(found, reservation)
             return await self._first_time(use, agreement, reservation)
 
-    def stop(self, agreement_id: str, reason: str) -> int:
-        """Stop the agreement's running uses, because it ends; how many there were."""
+    async def stop(self, agreement_id: str) -> int:
+        """Stop the agreement's running uses, because it ends; how many there were.
+
+        On return each has its receipt.
+        """
         running = [one for one in self._running if one.agreement_id == agreement_id]
         for one in running:
-            one.stopped = Reason("agreement", f"ended: {reason}"[:256], "one in force")
+            one.stopped = True
             one.task.cancel()
+        for one in running:
+            await one.settled.wait()
         return len(running)
 
     async def _agreement(self, use: Use) -> StoredAgreement | None:
@@ -200,13 +209,22 @@ class Gate:
         running = _Running(agreement.terms.id, task)
         self._running.add(running)
         try:
-            result = await task
+            return await self._finish(running, agreement, reservation)
+        finally:
+            self._running.discard(running)
+            running.settled.set()
+
+    async def _finish(
+        self, running: _Running, agreement: StoredAgreement, reservation: Reservation
+    ) -> Released:
+        try:
+            result = await running.task
         except asyncio.CancelledError:
-            reason = running.stopped or Reason("caller", "went away", "a caller that waits")
+            reason = ENDED if running.stopped else WENT_AWAY
             interrupted = await asyncio.shield(
                 self._settle(reservation, Outcome.INTERRUPTED, reasons=(reason,))
             )
-            if running.stopped is None:
+            if not running.stopped:
                 raise
             return interrupted
         except Refused as refusal:
@@ -219,8 +237,6 @@ class Gate:
             log.exception("a query failed", error=type(error).__name__)
             reason = Reason("query", "the provider failed", "a query that ends")
             return await self._settle(reservation, Outcome.FAILED, reasons=(reason,))
-        finally:
-            self._running.discard(running)
         return await self._settle(
             reservation,
             Outcome.ALLOWED,

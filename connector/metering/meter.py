@@ -61,6 +61,7 @@ class Meter:
         self._wake = asyncio.Event()
         self._stopped = False
         self._background: set[asyncio.Task[None]] = set()
+        self._grew = asyncio.Event()
         self._writer = asyncio.create_task(self._write())
 
     @classmethod
@@ -198,6 +199,11 @@ class Meter:
         """The newest signed checkpoint and its size."""
         return self.log.tip
 
+    async def grown_beyond(self, size: int) -> None:
+        """Wait until the log has more than ``size`` leaves."""
+        while self.checkpoint().size <= size:
+            await self._grew.wait()
+
     def inclusion(self, index: int, size: int) -> list[bytes]:
         return self.log.inclusion(index, size)
 
@@ -299,6 +305,8 @@ class Meter:
         except ConnectorError as error:
             answers = [error] * len(group)
         finally:
+            grew, self._grew = self._grew, asyncio.Event()
+            grew.set()
             for waiting, answer in zip(group, answers, strict=True):
                 if not _answer(waiting, answer):
                     self._abandon(waiting.call, answer)

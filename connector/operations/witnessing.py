@@ -34,12 +34,8 @@ class Witnessing:
         self._directory = directory
         self._record = record
         self._turn = asyncio.Lock()
-        self._size: int | None = None
-
-    @property
-    def size(self) -> int | None:
-        """The size that was last cosigned; None before the directory was asked."""
-        return self._size
+        self._size: int | None = None  # last cosigned, as far as we know
+        self.compared = asyncio.Event()  # the log was found whole since the start
 
     async def run(self) -> None:
         """Keep the log witnessed, for ever."""
@@ -60,6 +56,7 @@ class Witnessing:
                 size, note = await self._directory.witnessed()
                 self._meter.require_not_behind(size, note)
                 self._size = size
+                self.compared.set()
             if self._meter.checkpoint().size == self._size:
                 return
             request = request_for(self._meter.log, self._size)

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import grpc
+import structlog
 
 from connector import errors
 from connector.model import fields
+
+log = structlog.get_logger()
 
 _STATUS: Mapping[type[errors.ConnectorError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,6 +39,10 @@ _BY_STATUS: Mapping[grpc.StatusCode, type[errors.ConnectorError]] = {
 } | {
     grpc.StatusCode.CANCELLED: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
+}
+_NO_ANSWER = {
+    grpc.StatusCode.UNAVAILABLE: "the other side cannot be reached",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the other side did not answer in time",
 }
 MAX_TRAILER = 4096  # bytes of one trailing value; gRPC's default limit for all metadata is 8 KiB
 
@@ -67,9 +74,12 @@ async def abort(context: grpc.aio.ServicerContext, error: errors.ConnectorError)
 def from_rpc(error: grpc.aio.AioRpcError) -> errors.ConnectorError:
     """The error that the other side meant. Its texts are the other side's words."""
     metadata = dict(error.trailing_metadata() or ())
-    message = error.details() or error.code().name.lower()
     hint = _text(metadata.get("error-hint-bin", b""))
     code = _text(metadata.get("error-code", ""))
+    message = error.details() or error.code().name.lower()
+    if not code and error.code() in _NO_ANSWER:  # gRPC's own words are for the log
+        log.info("no answer", status=error.code().name, detail=message)
+        return errors.Unavailable(_NO_ANSWER[error.code()])
     kind = _BY_CODE.get(code) or _BY_STATUS.get(error.code(), errors.PeerFault)
     if issubclass(kind, errors.Refused):
         reasons = _reasons(metadata.get("error-reasons-bin", b""))

@@ -1,0 +1,294 @@
+"""A node as a member of its space: everything that needs peers, from enrolment to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import structlog
+
+from connector import config
+from connector._pb.dataspace.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
+    add_MeteringServiceServicer_to_server,
+)
+from connector._pb.dataspace.negotiation.v1.negotiation_pb2_grpc import (
+    add_NegotiationServiceServicer_to_server,
+)
+from connector._pb.dataspace.usage.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
+from connector.adapters.dataset_store import SqliteDatasetStore
+from connector.adapters.delivery_store import SqliteDeliveryStore
+from connector.adapters.duckdb import DuckDbEngine
+from connector.adapters.keys import KeyFolder
+from connector.adapters.membership_store import SqliteMembershipStore
+from connector.adapters.negotiation_store import SqliteNegotiationStore
+from connector.app.membership import directory_record, renew_certificate, watch
+from connector.app.metrics import Metrics
+from connector.app.process import background
+from connector.directory.view import MembershipView
+from connector.errors import ConnectorError
+from connector.gate.gate import Gate
+from connector.gate.results import KeptResults
+from connector.identity.certificates import read_chain
+from connector.identity.invitations import Space
+from connector.identity.membership import MembershipEvent
+from connector.identity.ourselves import Ourselves
+from connector.identity.tokens import TokenVerifier
+from connector.metering.journal import MeterJournal
+from connector.metering.meter import Meter
+from connector.metering.refusals import RefusalLimiter
+from connector.model.participant import Membership, Participant
+from connector.model.receipt import UseReceipt
+from connector.negotiation.service import Collaborators, Negotiations
+from connector.operations.books import Books
+from connector.operations.catalogue import Catalogue
+from connector.operations.consuming import Consumer
+from connector.operations.publishing import Publisher
+from connector.operations.services import Services
+from connector.operations.witnessing import Witnessing
+from connector.ports.clock import Clock
+from connector.ports.policy import PolicyEngine
+from connector.transport.grpc.catalog import CatalogServicer
+from connector.transport.grpc.channels import Channels, TlsIdentity
+from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
+from connector.transport.grpc.metering import MeteringServicer
+from connector.transport.grpc.negotiation import ConsumerStreams, NegotiationServicer
+from connector.transport.grpc.peers import GrpcDirectory, GrpcProviders
+from connector.transport.grpc.server import Door
+from connector.transport.grpc.usage import UsageServicer
+
+log = structlog.get_logger()
+
+KEPT_RESULTS_BYTES = 256 << 20
+OLD_CHANNELS_S = 60.0  # seconds that calls over channels with the old certificate may take
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a node has before it is a member of anything."""
+
+    data: Path
+    settings: config.Node
+    ourselves: Ourselves
+    keys: KeyFolder
+    clock: Clock
+    meter: Meter
+    engine: PolicyEngine
+    metrics: Metrics
+
+
+@dataclass(slots=True)
+class Member:
+    """The parts of a running member that others ask for."""
+
+    base: Base
+    space: Space
+    view: MembershipView
+    witnessing: Witnessing
+    door: Door
+    services: Services
+    streams: ConsumerStreams
+    tls: TlsIdentity
+    taken_up: bool = False
+    _retired: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def not_ready(self) -> str:
+        """Why peers would not be served now; empty if they are."""
+        try:
+            self.view.require_fresh()
+            self.view.active(self.base.ourselves.did)
+        except ConnectorError as error:
+            return error.message
+        return "" if self.taken_up else "the log is not yet compared with its witness's"
+
+    async def take_up(self) -> None:
+        """Once the log is known to be whole: close what the last run left open, and go on."""
+        await self.witnessing.compared.wait()
+        interrupted = await self.base.meter.recover()
+        await self.services.negotiations.start()
+        await self.streams.resume()
+        self.taken_up = True
+        log.info("the node is ready", interrupted_uses=interrupted)
+
+    def retire(self, channel: grpc.aio.Channel) -> None:
+        """Close a channel with an old certificate when its calls are over."""
+        task = asyncio.create_task(channel.close(OLD_CHANNELS_S))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+@asynccontextmanager
+async def open_member(base: Base, space: Space) -> AsyncIterator[Member]:
+    """Serve as a member until the end of the context, which drains."""
+    settings, ourselves, clock = base.settings, base.ourselves, base.clock
+    limits = settings.limits
+    message_bytes = limits.message_mb << 20
+    async with AsyncExitStack() as stack:
+        membership = stack.enter_context(closing(SqliteMembershipStore(base.data / "members.db")))
+        contracts = stack.enter_context(
+            closing(SqliteNegotiationStore(base.data / "negotiations.db"))
+        )
+        datasets = stack.enter_context(closing(SqliteDatasetStore(base.data / "datasets.db")))
+        deliveries = stack.enter_context(closing(SqliteDeliveryStore(base.data / "deliveries.db")))
+        view = MembershipView(
+            space=space.did,
+            space_key=space.key,
+            store=membership,
+            clock=clock,
+            max_age_s=settings.view_max_age_s,
+        )
+        await view.open()
+
+        def served(did: str) -> Participant:
+            view.require_fresh()
+            return view.active(did)
+
+        tls = _tls(base.keys, space)
+        channels = Channels(ourselves.did, ourselves.signing_key, tls, clock, message_bytes)
+        stack.push_async_callback(channels.close)
+        directory = GrpcDirectory(channels, lambda: directory_record(space, view))
+        providers = GrpcProviders(channels, served, limits.query_timeout_s * 2)
+        witnessing = Witnessing(base.meter, directory, lambda: directory_record(space, view))
+        queries = DuckDbEngine(base.data / "gate", limits)
+        stack.push_async_callback(queries.close)
+        negotiations = Negotiations(
+            Collaborators(
+                ourselves=ourselves,
+                space=space.did,
+                store=contracts,
+                datasets=datasets,
+                engine=base.engine,
+                journal=MeterJournal(base.meter),
+                lookup=served,
+                fetch=providers.dataset,
+                stop_uses=lambda agreement: gate.stop(agreement),
+                clock=clock,
+            )
+        )
+        gate = Gate(
+            did=ourselves.did,
+            negotiations=negotiations,
+            datasets=datasets,
+            engine=base.engine,
+            meter=base.meter,
+            queries=queries,
+            refusals=RefusalLimiter(
+                clock,
+                per_second=limits.refusals_per_minute / 60,
+                burst=limits.refusals_per_minute,
+            ),
+            results=KeptResults(limits.result_kept_s, KEPT_RESULTS_BYTES),
+            clock=clock,
+            folder=base.data / "gate",
+            member=served,
+            observe=lambda receipt: _observe(base.metrics, receipt),
+            most_waiting=limits.uses_waiting,
+        )
+        consumer = Consumer(
+            ourselves=ourselves,
+            negotiations=negotiations,
+            providers=providers,
+            deliveries=deliveries,
+            meter=base.meter,
+            lookup=served,
+            clock=clock,
+        )
+        stack.push_async_callback(consumer.close)
+        streams = ConsumerStreams(negotiations, channels, served)
+        books = Books(
+            ourselves=ourselves,
+            space=space.did,
+            meter=base.meter,
+            negotiations=negotiations,
+            peers=providers,
+            witnessing=witnessing,
+            lookup=served,
+            history=view.history,
+        )
+        publisher = Publisher(
+            ourselves=ourselves,
+            store=datasets,
+            queries=queries,
+            engine=base.engine,
+            directory=directory,
+            journal=MeterJournal(base.meter),
+            clock=clock,
+            folder=base.data / "gate",
+        )
+        calls = OpenCalls()
+        authenticate = MutualTls(
+            ourselves.did, served, TokenVerifier(ourselves.did, started=clock.now()), clock
+        )
+        door = Door(Guard(authenticate, calls, clock, base.metrics.call), calls, message_bytes)
+        add_CatalogServiceServicer_to_server(CatalogServicer(datasets), door.server)
+        add_NegotiationServiceServicer_to_server(NegotiationServicer(negotiations), door.server)
+        add_UsageServiceServicer_to_server(UsageServicer(gate, clock), door.server)
+        add_MeteringServiceServicer_to_server(MeteringServicer(base.meter, contracts), door.server)
+        member = Member(
+            base=base,
+            space=space,
+            view=view,
+            witnessing=witnessing,
+            door=door,
+            services=Services(
+                publisher=publisher,
+                consumer=consumer,
+                negotiations=negotiations,
+                catalogue=Catalogue(directory, served),
+                books=books,
+                reach=streams.keep_open,
+                uses=lambda scope: base.meter.counters(scope).uses,
+            ),
+            streams=streams,
+            tls=tls,
+        )
+
+        def renewed(chain: bytes) -> None:
+            base.keys.save_chain(chain)
+            member.tls = _tls(base.keys, space)
+            for old in channels.renewed(member.tls):
+                member.retire(old.channel)
+
+        async def cut(event: MembershipEvent) -> None:
+            if event.participant.state is not Membership.ACTIVE:
+                number = calls.cut_participant(event.participant.did)
+                log.info("a member was cut off", did=event.participant.did, calls=number)
+
+        view.listen(cut)
+        stack.push_async_callback(streams.close)
+        stack.push_async_callback(negotiations.close)
+        stack.push_async_callback(door.drain, settings.drain_s)
+        await stack.enter_async_context(
+            background(
+                ("membership", lambda: watch(view, directory)),
+                ("witness", witnessing.run),
+                (
+                    "certificate",
+                    lambda: renew_certificate(
+                        directory, lambda: member.tls.chain, renewed, base.keys.tls_key(), clock
+                    ),
+                ),
+                ("take up", member.take_up),
+            )
+        )
+        await door.open_mutual_tls(settings.listen, lambda: member.tls)
+        await door.set_serving(True)
+        log.info("the node serves its peers", door=door.address)
+        yield member
+
+
+def _tls(keys: KeyFolder, space: Space) -> TlsIdentity:
+    chain = keys.chain() or b""
+    return TlsIdentity(keys.tls_key_pem(), chain, space.ca, read_chain(chain).thumbprint)
+
+
+def _observe(metrics: Metrics, receipt: UseReceipt) -> None:
+    metrics.use(
+        receipt.outcome.name.lower(),
+        tuple(sorted({reason.term for reason in receipt.reasons})),
+        {quantity.name.lower(): amount for quantity, amount in receipt.quantities.items()},
+    )

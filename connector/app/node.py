@@ -1,0 +1,218 @@
+"""An enterprise's node, put together: the part that is there before it is a member."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from connector import config
+from connector._pb.dataspace.management.v1.management_pb2_grpc import (
+    add_ManagementServiceServicer_to_server,
+)
+from connector.adapters.clock import SystemClock
+from connector.adapters.keys import KeyFolder
+from connector.adapters.segments import SegmentLog
+from connector.app import logs
+from connector.app.engine import open_engine
+from connector.app.enrolment import join
+from connector.app.member import Base, Member, open_member
+from connector.app.metrics import Metrics
+from connector.app.process import only_process, until_stopped, version
+from connector.errors import Conflict, ConnectorError
+from connector.identity.certificates import read_chain
+from connector.identity.invitations import Space
+from connector.identity.ourselves import Ourselves, log_origin
+from connector.metering.meter import Meter
+from connector.model import fields
+from connector.model.participant import b64url
+from connector.operations.services import Services
+from connector.operations.status import Check, Status
+from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.grpc.management import ManagementServicer
+from connector.transport.grpc.server import Door
+from connector.transport.http.server import HttpDoor, Sources, application
+
+log = structlog.get_logger()
+
+MANAGEMENT_BYTES = 80 << 20  # of one message to the operator: an evidence file may be large
+NOT_A_MEMBER = "not enrolled"
+
+
+def run(data: Path) -> None:
+    """Serve the node in the folder ``data`` until SIGTERM or SIGINT."""
+    settings = config.load_node(data)
+    logs.configure(settings.log_level, settings.did)
+    with only_process(data):
+        asyncio.run(_serve(data, settings))
+
+
+async def _serve(data: Path, settings: config.Node) -> None:
+    async with AsyncExitStack() as stack:
+        base = await stack.enter_async_context(_open_base(data, settings))
+        node = await stack.enter_async_context(_running(base))
+        calls = OpenCalls()
+        manager = Door(Guard(None, calls, base.clock, base.metrics.call), calls, MANAGEMENT_BYTES)
+        add_ManagementServiceServicer_to_server(ManagementServicer(node), manager.server)
+        http = HttpDoor(application(node.sources()), settings.http)
+        node.http = await http.open()
+        stack.push_async_callback(http.close)
+        await manager.open_socket(config.socket_path(data, settings.socket))
+        stack.push_async_callback(manager.drain, settings.drain_s)
+        log.info("the node is there", http=node.http, member=node.is_member)
+        await until_stopped()
+        log.info("the node stops")
+
+
+@asynccontextmanager
+async def _open_base(data: Path, settings: config.Node) -> AsyncIterator[Base]:
+    clock = SystemClock()
+    metrics = Metrics(version())
+    keys = KeyFolder(data / "keys")
+    ourselves = Ourselves(settings.did, settings.name, log_origin(settings.did), keys.signing_key())
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine(settings.policy))
+        storage = stack.enter_context(closing(SegmentLog(data / "log")))
+        meter = await Meter.open(
+            storage,
+            origin=ourselves.log_origin,
+            key=ourselves.signing_key,
+            clock=clock,
+            random=os.urandom,
+            await_witness=True,
+        )
+        stack.push_async_callback(meter.close)
+        metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
+        yield Base(data, settings, ourselves, keys, clock, meter, engine, metrics)
+
+
+@asynccontextmanager
+async def _running(base: Base) -> AsyncIterator[Node]:
+    node = Node(base)
+    try:
+        space = base.keys.space()
+        if space is not None:
+            await node.serve(space)
+        yield node
+    finally:
+        await node.close()
+
+
+class Node:
+    """``transport.grpc.management.Node``."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._stack = AsyncExitStack()
+        self._member: Member | None = None
+        self._joining = asyncio.Lock()
+        self.http = ""
+
+    @property
+    def is_member(self) -> bool:
+        return self._member is not None
+
+    async def serve(self, space: Space) -> None:
+        self._member = await self._stack.enter_async_context(open_member(self._base, space))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def enrol(self, invitation: str) -> None:
+        base = self._base
+        async with self._joining:
+            space = await join(invitation, base.settings, base.ourselves, base.keys, base.clock)
+            await self.serve(space)
+
+    def services(self) -> Services:
+        if self._member is None:
+            raise Conflict(
+                "this node has not joined a space",
+                hint="get an invitation from the space's operator, then: connector enrol",
+            )
+        return self._member.services
+
+    def status(self) -> Status:
+        base, member = self._base, self._member
+        settings = base.settings
+        status = Status(
+            did=settings.did,
+            name=settings.name,
+            state=self._state(),
+            endpoint=settings.endpoint or settings.listen,
+            http_endpoint=self.http,
+            version=version(),
+            log_size=base.meter.checkpoint().size,
+        )
+        if member is None:
+            return status
+        age = member.view.age()
+        return replace(
+            status,
+            space=member.space.did,
+            space_key=b64url(member.space.key),
+            view_age_seconds=age if age != float("inf") else -1.0,
+            certificate_expires=fields.format_time(read_chain(member.tls.chain).not_after),
+        )
+
+    async def diagnose(self) -> list[Check]:
+        base, member = self._base, self._member
+        checks = [Check("log", True, f"{base.meter.checkpoint().size} leaves")]
+        if member is None:
+            return [*checks, Check("membership", False, NOT_A_MEMBER, "connector enrol INVITATION")]
+        checks += [
+            _try("directory", member.view.require_fresh, "can the directory be reached?"),
+            _try("membership", self._require_active, "ask the space's operator"),
+            _try("witness", self._require_witnessed, "see the node's log for why"),
+            self._certificate(member),
+        ]
+        waiting = await member.services.negotiations.negotiations(waiting_only=True)
+        return [
+            *checks,
+            Check(
+                "approvals", True, f"{len(waiting)} wait for a person", "connector approvals list"
+            ),
+        ]
+
+    def sources(self) -> Sources:
+        meter = self._base.meter
+        return Sources(
+            ready=lambda: "" if self._state() == "ready" else self._state(),
+            checkpoint=lambda: asyncio.to_thread(lambda: meter.checkpoint().checkpoint),
+            tile=lambda path: asyncio.to_thread(meter.log.tile, f"tile/{path}"),
+            registry=self._base.metrics.registry,
+        )
+
+    def _state(self) -> str:
+        if self._member is None:
+            return NOT_A_MEMBER
+        return self._member.not_ready() or "ready"
+
+    def _require_active(self) -> None:
+        if self._member is not None:
+            self._member.view.active(self._base.ourselves.did)
+
+    def _require_witnessed(self) -> None:
+        if self._member is not None and not self._member.taken_up:
+            raise Conflict("the log is not yet compared with its witness's")
+
+    def _certificate(self, member: Member) -> Check:
+        certificate = read_chain(member.tls.chain)
+        ends = fields.format_time(certificate.not_after)
+        ok = certificate.not_after > self._base.clock.now()
+        return Check(
+            "certificate", ok, f"ends {ends}", "" if ok else "restart after enrolling anew"
+        )
+
+
+def _try(name: str, check: Callable[[], object], hint: str) -> Check:
+    try:
+        check()
+    except ConnectorError as error:
+        return Check(name, False, error.message, error.hint or hint)
+    return Check(name, True, "holds")
