@@ -37,12 +37,13 @@ from connector.negotiation import agreements, machine, messages
 from connector.negotiation.consumer import Consumer
 from connector.negotiation.draft import Draft
 from connector.negotiation.frames import Envelope
-from connector.negotiation.ledger import Ledger
+from connector.negotiation.ledger import CORRELATION, Ledger
 from connector.negotiation.provider import Provider
 from connector.ports.negotiation import NegotiationStore
 
 MAX_OPEN = 64  # negotiations with one peer, in one role, that are not final
 MAX_REFUSED = 64  # refused messages on one stream before it is ended
+MAX_CORRELATION = 64
 BATCH = 32  # messages read from the store at a time
 
 log = structlog.get_logger()
@@ -196,7 +197,9 @@ class Mailbox:
         await self._ledger.acknowledge(self._channel, sequence)
 
     async def deliver(self, envelope: Envelope) -> None:
-        with structlog.contextvars.bound_contextvars(correlation_id=envelope.correlation_id):
+        known = envelope.correlation_id
+        usable = len(known) <= MAX_CORRELATION and known.isascii() and known.isalnum()
+        with structlog.contextvars.bound_contextvars(**{CORRELATION: known} if usable else {}):
             if await self._inbox.deliver(self._channel, envelope):
                 return
         self._refused += 1
@@ -212,7 +215,10 @@ def _names(party: Party, content: Message | ContractNegotiationError) -> tuple[s
 
 
 def _refusal(channel: Channel, content: Content, error: ConnectorError) -> Draft:
+    """The answer, unless it is an error itself that was out of bounds."""
     draft = Draft(channel)
+    if isinstance(content, ContractNegotiationError):
+        return draft
     consumer_pid = provider_pid = ""
     if isinstance(content, Message):
         consumer_pid = content.consumer_pid[: messages.MAX_PID]

@@ -30,6 +30,7 @@ from connector.ports.clock import Clock
 from connector.ports.journal import Journal
 from connector.ports.negotiation import Change, Counts, Letter, NegotiationStore
 
+CORRELATION = "correlation_id"  # the name under which log lines and letters carry it
 MAX_OUTBOX = 1000  # messages that a peer has not acknowledged
 MAX_FOLLOWED = 64  # changes that a slow follower may be behind before it misses some
 
@@ -88,7 +89,7 @@ class Ledger:
             negotiation=negotiation,
             agreement=draft.agreement,
             outgoing=tuple(messages.encode(content) for content in draft.outgoing),
-            correlation_id=structlog.contextvars.get_contextvars().get("correlation_id", ""),
+            correlation_id=structlog.contextvars.get_contextvars().get(CORRELATION, ""),
             received=received,
             acknowledged=self._acknowledged.get(channel, 0),
             acts=tuple(draft.acts),

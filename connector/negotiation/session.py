@@ -70,7 +70,8 @@ class Session:
         ``Unavailable`` among it."""
         self._received = self._said = await self._mailbox.received()
         await self._send(Hello(self._received))
-        await self._greeted(incoming)
+        if not await self._greeted(incoming):
+            return
         reading = asyncio.create_task(self._read(incoming))
         writing = asyncio.create_task(self._write())
         try:
@@ -83,16 +84,20 @@ class Session:
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
 
-    async def _greeted(self, incoming: AsyncIterator[Frame]) -> None:
+    async def _greeted(self, incoming: AsyncIterator[Frame]) -> bool:
+        """False if the stream ended before a word."""
         try:
             async with asyncio.timeout(HELLO_S):
                 hello = await anext(incoming, None)
         except TimeoutError as error:
             raise PeerFault("the peer opened a stream and said nothing") from error
+        if hello is None:
+            return False
         if not isinstance(hello, Hello):
             raise PeerFault("the first frame must be Hello")
         await self._mailbox.acknowledge(hello.received)
         self._sent = hello.received
+        return True
 
     async def _read(self, incoming: AsyncIterator[Frame]) -> None:
         async for frame in incoming:
