@@ -76,7 +76,7 @@ class Meter:
         former_keys: Sequence[bytes] = (),
         await_witness: bool = False,
     ) -> Meter:
-        """Read the whole log (about 20,000 receipts a second) and make ready to write.
+        """Read the whole log (about 15,000 receipts a second) and make ready to write.
 
         ``former_keys``: public keys (32 bytes each) that signed this log's checkpoints before.
         ``random(n)`` gives n random bytes. With ``await_witness`` nothing is issued before
