@@ -19,8 +19,10 @@ from connector.model.use import Obligations
 # least so many distinct units, at a fraction of what counting distinct values costs.
 UNIT_BIT = "__unit_bit"
 
-# The name under which the second stage finds the groups that may be released.
+# Names under which the second stage finds the groups that may be released, and the exact count
+# those that a lower bound did not decide.
 RELEASED = "released"
+UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Program:
 
     ``final`` is the second stage, over the table ``released(k0 ..., a0 ...)``; empty for a query
     for rows, which has one stage. ``row_cap`` is the most rows released; 0 means the engine's
-    own limit alone.
+    own limit alone. ``limit`` and ``offset`` are the query's own, of the last stage.
     """
 
     table: str
@@ -66,6 +68,8 @@ class Program:
     guards: tuple[int, ...]
     minimum_group: int
     row_cap: int
+    limit: int | None
+    offset: int
 
 
 class QueryPlan(Protocol):
