@@ -20,6 +20,7 @@ from connector.model.negotiation import (
     MessageType,
     Negotiation,
     Party,
+    State,
     StoredAgreement,
 )
 from connector.negotiation import machine
@@ -36,6 +37,7 @@ class Draft:
         self.outgoing: list[Content] = []
         self.acts: list[Act] = []
         self.agreement: StoredAgreement | None = None
+        self.passed: list[State] = []  # every state on the way, the last one included
         self._negotiation = negotiation
 
     @property
@@ -76,6 +78,7 @@ class Draft:
             revision=1,
             **more,
         )
+        self.passed.append(self.negotiation.state)
         if sender is self.channel.party:
             self.outgoing.append(Message(message, *pids(self.negotiation), offer=offer))
 
@@ -141,6 +144,7 @@ class Draft:
         state = machine.after(sender, self.negotiation.state, message)
         told = {"waiting": False, "code": "", "reason": "", **changes}
         self.note(**told, state=state)
+        self.passed.append(state)
 
 
 def pids(negotiation: Negotiation) -> tuple[str, str]:

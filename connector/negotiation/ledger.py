@@ -22,7 +22,13 @@ from typing import TypeVar
 import structlog
 
 from connector.errors import ConnectorError, NotFound, PeerFault, RateLimited, Unavailable
-from connector.model.negotiation import AgreementState, Channel, Negotiation, StoredAgreement
+from connector.model.negotiation import (
+    AgreementState,
+    Channel,
+    Negotiation,
+    State,
+    StoredAgreement,
+)
 from connector.negotiation import machine, messages
 from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.draft import Draft
@@ -55,7 +61,7 @@ class Ledger:
         self._acknowledged: dict[Channel, int] = {}
         self._unlogged: set[Channel] = set()
         self._changed: dict[Channel, asyncio.Event] = {}
-        self._followers: dict[str, set[asyncio.Queue[Negotiation]]] = {}
+        self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
 
     async def start(self) -> None:
         """Log what a crash left to be logged. MUST be awaited before anything else is asked.
@@ -97,7 +103,7 @@ class Ledger:
         try:
             await self._commit(change)
             if negotiation is not None:
-                self._tell(negotiation)
+                self._tell(negotiation, draft.passed[:-1])
             return await self.settle(channel)
         finally:
             self.changed(channel).set()
@@ -200,14 +206,14 @@ class Ledger:
             yield now
             # Only a termination that came too late is taken back, and then a newer state follows.
             while now.state not in machine.FINAL:
-                newer = await queue.get()
-                if newer.revision > now.revision:
-                    now = newer
-                    yield now
+                steps = await queue.get()
+                if steps[-1].revision > now.revision:
+                    for now in steps:
+                        yield now
 
     @contextmanager
-    def _following(self, pid: str) -> Iterator[asyncio.Queue[Negotiation]]:
-        queue: asyncio.Queue[Negotiation] = asyncio.Queue(MAX_FOLLOWED)
+    def _following(self, pid: str) -> Iterator[asyncio.Queue[Sequence[Negotiation]]]:
+        queue: asyncio.Queue[Sequence[Negotiation]] = asyncio.Queue(MAX_FOLLOWED)
         self._followers.setdefault(pid, set()).add(queue)
         try:
             yield queue
@@ -216,11 +222,13 @@ class Ledger:
             if not self._followers[pid]:
                 del self._followers[pid]
 
-    def _tell(self, negotiation: Negotiation) -> None:
+    def _tell(self, negotiation: Negotiation, passed: Sequence[State]) -> None:
+        """One write may pass through several states (an agreement that is verified at once)."""
+        steps = [*(replace(negotiation, state=state) for state in passed), negotiation]
         for queue in self._followers.get(negotiation.pid, ()):
             if queue.full():
                 queue.get_nowait()
-            queue.put_nowait(negotiation)
+            queue.put_nowait(steps)
 
 
 async def _to_the_end(work: Awaitable[T]) -> T:

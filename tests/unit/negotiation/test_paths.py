@@ -295,7 +295,8 @@ async def test_following_shows_each_state(wire, airport, tourism):
     follower = tourism.service.follow(started.pid)
     assert (await anext(follower)).state is State.REQUESTED
     await airport.service.approve((await airport.until_waiting()).pid)
-    assert [n.state async for n in follower] == [State.VERIFIED, State.FINALIZED]
+    passed = [n.state async for n in follower]
+    assert passed == [State.AGREED, State.VERIFIED, State.FINALIZED]
     assert await states_of(tourism, started.pid) == [State.FINALIZED]
     with pytest.raises(NotFound):
         await states_of(tourism, "urn:uuid:none")
