@@ -63,10 +63,10 @@ def publish(
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
-    """Publish a table with one offer; the data stays where it is."""
+    """Publish a table with one offer; the data stays at this node."""
     path = source.expanduser().resolve()
     if not path.exists():
-        raise InvalidInput(f"there is no {source}", hint="the node reads it where it lies")
+        raise InvalidInput(f"there is no {source}", hint="the node on this machine reads it itself")
     offered = terms.build(
         terms.TermFlags(
             purposes=purpose or (),

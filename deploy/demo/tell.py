@@ -16,6 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 
+MAX_LINE = 240  # characters of one line of a tool's output
+
+
 class StoryBroken(Exception):
     """A step failed in a way that later steps cannot do without."""
 
@@ -42,7 +45,8 @@ class Teller:
     def aside(self, text: str) -> None:
         """What a tool printed."""
         for line in text.rstrip().splitlines():
-            self._print(f"   [dim]| {escape(line)}[/]")
+            shown = line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..."
+            self._print(f"   [dim]| {escape(shown)}[/]")
 
     def command(self, who: str, words: Sequence[str]) -> None:
         shown = " ".join(_quoted(word) for word in words)
@@ -99,7 +103,7 @@ class Teller:
 
 
 def _quoted(word: str) -> str:
-    plain = word and all(c.isalnum() or c in "-_./:=,@%" for c in word)
+    plain = word == "&" or word and all(c.isalnum() or c in "-_./:=,@%" for c in word)
     return word if plain else "'" + word.replace("'", "'\\''") + "'"
 
 
