@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-
 MAX_LINE = 240  # characters of one line of a tool's output
 
 
@@ -103,7 +102,7 @@ class Teller:
 
 
 def _quoted(word: str) -> str:
-    plain = word == "&" or word and all(c.isalnum() or c in "-_./:=,@%" for c in word)
+    plain = word == "&" or (word and all(c.isalnum() or c in "-_./:=,@%" for c in word))
     return word if plain else "'" + word.replace("'", "'\\''") + "'"
 
 

@@ -79,6 +79,13 @@ def test_a_unit_runs_a_command_that_exists_and_is_hardened(path: Path) -> None:
     assert int(service["TimeoutStopSec"]) > config.Node(did="did:web:a.example", name="A").drain_s
 
 
+def test_the_nodes_unit_lets_a_worker_shut_itself_in() -> None:
+    """A worker's sandbox is made of calls that systemd's group for services lacks."""
+    allowed = (DEPLOY / "systemd" / "tds-connector.service").read_text()
+    for call in ("seccomp", "landlock_create_ruleset", "landlock_restrict_self"):
+        assert re.search(rf"^SystemCallFilter=.*\b{call}\b", allowed, re.M)
+
+
 @pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed")
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 def test_systemd_understands_the_unit(path: Path, tmp_path: Path) -> None:
