@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,9 +60,9 @@ class Meter:
         self._room = asyncio.Semaphore(MAX_CALLS)
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
+        self._committed = asyncio.Event()  # a new one for each commit
         self._stopped = False
-        self._background: set[asyncio.Task[None]] = set()
-        self._grew = asyncio.Event()
+        self._background: set[asyncio.Task[Any]] = set()
         self._writer = asyncio.create_task(self._write())
 
     @classmethod
@@ -120,6 +121,7 @@ class Meter:
         """
         self._stopped = True
         self._wake.set()
+        self._tell()
         await asyncio.gather(self._writer, *self._background, return_exceptions=True)
         self._executor.shutdown()
 
@@ -147,13 +149,17 @@ class Meter:
         """Make each draft the next receipt of its scope; durable, under a checkpoint, on return.
 
         All of them or none. A use that has its receipt gets that one again (``fresh`` is False),
-        whatever its outcome was; so does a delivery.
+        whatever its outcome was; so does a delivery. A caller that is cancelled while it waits
+        does not stop it: a reservation that was to end, ends.
 
         Raises ``InvalidInput`` if one cannot be a receipt, ``Conflict`` if a reservation is not
         as the draft says or ``follows`` does not hold, ``Unavailable`` if nothing can be issued
         now. After ``Unavailable`` the receipts may be there all the same: ask ``find``.
         """
-        answers = await self._submit(tuple(drafts))
+        task = asyncio.create_task(self._submit(tuple(drafts)))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        answers = await asyncio.shield(task)
         return [answer for answer in answers if isinstance(answer, Recorded)]
 
     def find(self, scope: str, use_id: str, kind: Kind = Kind.USE) -> Recorded | None:
@@ -200,9 +206,11 @@ class Meter:
         return self.log.tip
 
     async def grown_beyond(self, size: int) -> None:
-        """Wait until the log has more than ``size`` leaves."""
-        while self.checkpoint().size <= size:
-            await self._grew.wait()
+        """Wait until the log has more than ``size`` leaves. Raises ``Unavailable`` at the end."""
+        while self.log.tip.size <= size:
+            if self._stopped:
+                raise Unavailable("the node is stopping")
+            await self._committed.wait()
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         return self.log.inclusion(index, size)
@@ -285,6 +293,11 @@ class Meter:
             for waiting in self._waiting:
                 _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
             self._waiting.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._committed.set()
+        self._committed = asyncio.Event()
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -305,11 +318,10 @@ class Meter:
         except ConnectorError as error:
             answers = [error] * len(group)
         finally:
-            grew, self._grew = self._grew, asyncio.Event()
-            grew.set()
             for waiting, answer in zip(group, answers, strict=True):
                 if not _answer(waiting, answer):
                     self._abandon(waiting.call, answer)
+            self._tell()
 
     def _abandon(self, call: Call, answer: Answer) -> None:
         """Nobody waits any more for what was granted: give it back."""

@@ -330,9 +330,40 @@ async def test_a_caller_that_leaves_gives_back(
     assert await use(meter, "u2", limit=1)
 
 
+async def test_a_caller_that_leaves_does_not_keep_a_receipt_from_being_written(
+    meter: Meter,
+) -> None:
+    item = reservation("u1", limit=1)
+    await meter.reserve([item])
+    task = asyncio.create_task(meter.record([item.settle(Outcome.FAILED)]))
+    await asyncio.sleep(0)  # it has begun
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: meter.find(SCOPE, "u1") is not None)
+    assert meter.counters(SCOPE) == Counters()
+
+
+async def test_waiting_for_growth(meter: Meter) -> None:
+    await meter.record([refusal("u1")])
+    await meter.grown_beyond(0)
+    waiting = asyncio.create_task(meter.grown_beyond(2))
+    await meter.record([refusal("u2")])
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await meter.record([refusal("u3")])
+    await waiting
+    waiting = asyncio.create_task(meter.grown_beyond(3))
+    await asyncio.sleep(0)
+    await meter.close()
+    with pytest.raises(Unavailable):
+        await waiting
+
+
 async def test_after_close_nothing_is_written(meter: Meter) -> None:
     running = asyncio.create_task(meter.record([refusal("u1")]))
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)  # it is in line, or being written
     await meter.close()
     assert (await running)[0].fresh
     with pytest.raises(Unavailable):
