@@ -10,6 +10,7 @@ import logging
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -24,7 +25,8 @@ def configure(level: str, node: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # Without local variables: they may hold secrets and data.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             lambda _logger, _method, event: {"node": node, **event},
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],

@@ -35,7 +35,8 @@ from connector.errors import (
     Refused,
     Unavailable,
 )
-from connector.gate.plan import Plan, describe
+from connector.gate.describe import describe
+from connector.gate.plan import Plan
 from connector.gate.results import KeptResults
 from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
@@ -249,6 +250,7 @@ class Gate:
                 Quantity.BYTES_RETURNED: len(result.arrow),
                 Quantity.DURATION_MS: result.duration_ms,
                 Quantity.GROUPS_WITHHELD: result.groups_withheld,
+                Quantity.CELLS_WITHHELD: result.cells_withheld,
             },
         )
 

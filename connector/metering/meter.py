@@ -165,7 +165,7 @@ class Meter:
     def find(self, scope: str, use_id: str, kind: Kind = Kind.USE) -> Recorded | None:
         """The receipt of this use, under the newest checkpoint."""
         index = self._ledger.state.done(kind, (scope, use_id))
-        return None if index is None else self._ledger.recorded(index)
+        return None if index is None else self._ledger.recorded(index, self.log.tip)
 
     async def recover(self) -> int:
         """Close each reservation that an earlier run left open with an INTERRUPTED receipt.
@@ -199,7 +199,8 @@ class Meter:
         if first < 1 or limit < 0:
             raise InvalidInput("receipts: numbers begin at 1")
         places = self._ledger.state.places(scope, first, limit)
-        return [self._ledger.recorded(index) for index in places]
+        tip = self.log.tip
+        return [self._ledger.recorded(index, tip) for index in places]
 
     def checkpoint(self) -> Tip:
         """The newest signed checkpoint and its size."""

@@ -58,6 +58,7 @@ class Quantity(IntEnum):
     BYTES_RETURNED = 4
     DURATION_MS = 5
     GROUPS_WITHHELD = 6
+    CELLS_WITHHELD = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

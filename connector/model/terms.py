@@ -202,7 +202,9 @@ def agreement_document(
     )
 
 
-def _document(data: bytes | Mapping[str, Any], kind: str, keys: frozenset[str]) -> Mapping[str, Any]:
+def _document(
+    data: bytes | Mapping[str, Any], kind: str, keys: frozenset[str]
+) -> Mapping[str, Any]:
     if isinstance(data, bytes):
         data = fields.parse_json(data, limit=MAX_DOCUMENT_BYTES, what=kind)
     value = fields.as_object(data, kind)

@@ -18,8 +18,9 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import pyarrow as pa
 import structlog
 
 from connector.errors import (
@@ -45,6 +46,8 @@ from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
 from connector.tlog.cosignature import add_line, cosign
 
 log = structlog.get_logger()
+
+MAX_RESULT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +131,36 @@ class Consumer:
         await self._meter.record([_delivery(use, received)])
 
 
-@dataclass(slots=True)
 class _Received:
-    """Our own count of a result."""
+    """Our own count of a result, at most ``MAX_RESULT_BYTES``."""
 
-    secret: bytes
-    size: int = 0
-    _digest: hmac.HMAC = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._digest = hmac.new(self.secret, digestmod=hashlib.sha256)
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._pieces: list[bytes] = []
+        self.size = 0
 
     def add(self, piece: bytes) -> None:
         self.size += len(piece)
-        self._digest.update(piece)
+        if self.size > MAX_RESULT_BYTES:
+            raise PeerFault("the result is larger than any that we take")
+        self._pieces.append(piece)
 
     def digest(self) -> bytes:
-        return self._digest.digest() if self.size else b""
+        result = b"".join(self._pieces)
+        return hmac.digest(self._secret, result, "sha256") if result else b""
 
     def check(self, receipt: UseReceipt) -> None:
         """Step 4."""
         if not hmac.compare_digest(self.digest(), receipt.result_digest):
             raise VerificationFailed("the result is not the one in the receipt; do not use it")
+
+    def rows(self) -> int:
+        """Rows in what came, as far as it can be read."""
+        try:
+            with pa.ipc.open_stream(b"".join(self._pieces)) as batches:
+                return sum(batch.num_rows for batch in batches)
+        except (pa.ArrowInvalid, OSError):
+            return 0
 
 
 def _verify(
@@ -202,7 +213,13 @@ def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
         leaf_index=use.proof.index,
         tree_size=use.checkpoint.size,
         result_digest=received.digest(),
-        quantities={Quantity.CALLS: 1, Quantity.BYTES_RETURNED: received.size},
+        quantities={
+            Quantity.CALLS: 1,
+            Quantity.ROWS_RETURNED: received.rows(),
+            Quantity.BYTES_RETURNED: received.size,
+        }
+        if use.receipt.outcome is Outcome.ALLOWED
+        else {},
     )
 
 

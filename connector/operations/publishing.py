@@ -105,7 +105,12 @@ class Publisher:
         record = sign_statement(self._ourselves.signing_key, "dataset", dataset_json(dataset))
         database = f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.duckdb"
         rows = await self._queries.prepare(
-            wanted.source, visible, dataset.table, self._folder / database, wanted.csv_null
+            wanted.source,
+            visible,
+            dataset.table,
+            self._folder / database,
+            wanted.csv_null,
+            dataset.privacy_unit,
         )
         await self._store.save(
             PublishedDataset(

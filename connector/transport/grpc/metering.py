@@ -8,6 +8,7 @@ from connector.errors import NotFound
 from connector.metering.meter import Meter
 from connector.metering.witness import CheckpointRequest, Witness
 from connector.ports.negotiation import NegotiationStore
+from connector.tlog.checkpoint import parse_checkpoint
 from connector.transport.grpc.guard import caller
 
 PAGE = 100
@@ -27,8 +28,8 @@ class MeteringServicer(rpc.MeteringServiceServicer):
         agreement = await self._agreements.agreement(request.agreement_id)
         if agreement is None or agreement.peer != caller().did:
             raise NotFound("there is no such agreement with the caller")
-        tip = self._meter.checkpoint()
-        size = request.tree_size or tip.size
+        note, size = self._checkpoint(request.agreement_id)
+        size = request.tree_size or size
         found = self._meter.receipts(
             request.agreement_id, request.first or 1, min(request.page_size or PAGE, MAX_PAGE)
         )
@@ -42,8 +43,20 @@ class MeteringServicer(rpc.MeteringServiceServicer):
                 for recorded in found
                 if recorded.index < size
             ],
-            checkpoint=b"" if request.tree_size else tip.checkpoint,
+            checkpoint=b"" if request.tree_size else note,
         )
+
+    def _checkpoint(self, scope: str) -> tuple[bytes, int]:
+        """The checkpoint to show a scope's receipts under: a cosigned one, if it covers all."""
+        tip = self._meter.checkpoint()
+        note = self._meter.latest_cosigned()
+        if note is not None:
+            size = parse_checkpoint(note).size
+            last, _ = self._meter.last(scope)
+            newest = self._meter.receipts(scope, max(last, 1), 1)
+            if all(recorded.index < size for recorded in newest):
+                return note, size
+        return tip.checkpoint, tip.size
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: object
