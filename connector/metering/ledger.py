@@ -45,7 +45,7 @@ from connector.model.receipt import (
 )
 from connector.model.use import MAX_USE_ID, Counters
 from connector.ports.clock import Clock
-from connector.ports.receipts import CorruptLog, LogStorage
+from connector.ports.receipts import CorruptLog, LogStorage, Tip
 from connector.tlog.checkpoint import sign_checkpoint
 
 Call: TypeAlias = "tuple[Reservation, ...] | tuple[Draft, ...]"
@@ -120,11 +120,12 @@ class Ledger:
         if group.records or group.leaves:
             self._storage.append(group.records, group.leaves, self._seal)
             self.state.merge(group.state)
-        return [self._answer(plan) for plan in plans]
+        tip = self._storage.tip
+        return [self._answer(plan, tip) for plan in plans]
 
-    def recorded(self, index: int) -> Recorded:
-        """The receipt at this leaf, under the newest checkpoint."""
-        return self._recorded(_Place(index))
+    def recorded(self, index: int, tip: Tip) -> Recorded:
+        """The receipt at this leaf, under this checkpoint."""
+        return self._recorded(_Place(index), tip)
 
     def _replay(self) -> None:
         for commit in self._storage.replay():
@@ -180,19 +181,18 @@ class Ledger:
         group.state.record(receipt, leaf)
         return place
 
-    def _answer(self, plan: list[Claimed | _Place] | ConnectorError) -> Answer:
+    def _answer(self, plan: list[Claimed | _Place] | ConnectorError, tip: Tip) -> Answer:
         if isinstance(plan, ConnectorError):
             return plan
-        return [self._finish(item) for item in plan]  # type: ignore[return-value]
+        return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
 
-    def _finish(self, item: Claimed | _Place) -> Claimed | Recorded:
+    def _finish(self, item: Claimed | _Place, tip: Tip) -> Claimed | Recorded:
         if isinstance(item, Claimed):
             return item
-        recorded = self._recorded(item)
+        recorded = self._recorded(item, tip)
         return Claimed(Claim.DONE, item.counters, recorded) if item.counters else recorded
 
-    def _recorded(self, place: _Place) -> Recorded:
-        tip = self._storage.tip
+    def _recorded(self, place: _Place, tip: Tip) -> Recorded:
         leaf = place.leaf or self.reader.leaf(place.index)
         return Recorded(
             receipt=place.receipt or receipts.decode(leaf),
