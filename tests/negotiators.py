@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,19 +128,20 @@ class FaultyStore:
     def __getattr__(self, name):
         return getattr(self._store, name)
 
-    async def commit(self, change: Change) -> None:
+    async def commit(self, change: Change) -> tuple[Act, ...]:
         self.commits += 1
         if self.commits in self.before:
             raise Unavailable("the disk is full")
-        await self._store.commit(change)
+        acts = await self._store.commit(change)
         if self.commits in self.after:
             raise Unavailable("the disk went away")
+        return acts
 
 
 class Node:
     """One participant. ``restart`` is what a process that was killed does next."""
 
-    def __init__(self, did: str, automation: Automation = Automation(), path: Path | None = None):
+    def __init__(self, did: str, automation: Automation | None = None, path: Path | None = None):
         self.did = did
         self.me = ourselves(did)
         self.store = FaultyStore(SqliteNegotiationStore(path or Path(":memory:")))
@@ -152,7 +153,7 @@ class Node:
         self.log_down = False
         self.stopped: list[str] = []
         self.members = {AIRPORT: record_of(AIRPORT), TOURISM: record_of(TOURISM)}
-        self.automation = automation
+        self.automation = automation or Automation()
         self.service = self._make()
 
     def _make(self) -> Negotiations:
@@ -216,10 +217,8 @@ class Node:
 
     async def until_waiting(self) -> Negotiation:
         """Until a person here must decide about the one negotiation."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not (found := await self.service.negotiations()):
-                await asyncio.sleep(0)
-        return await self.until(found[0].pid, lambda negotiation: negotiation.waiting)
+        await eventually(self.service.negotiations)
+        return await self.until((await self.only()).pid, lambda found: found.waiting)
 
 
 PROVIDER_CHANNEL = Channel(TOURISM, Party.PROVIDER)  # at the airport
@@ -286,8 +285,13 @@ class Wire:
 
 async def quiet(*nodes: Node) -> None:
     """Until every message was taken on both sides."""
+    await eventually(lambda: _equal(*nodes))
+
+
+async def eventually(good: Callable[[], Awaitable[object]]) -> None:
+    """For what a test sees only by looking."""
     async with asyncio.timeout(PATIENCE_S):
-        while not await _equal(*nodes):
+        while not await good():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,14 @@ class SqliteNegotiationStore:
     def __init__(self, path: Path) -> None:
         self._sqlite = Sqlite(path, _MIGRATIONS)
 
-    async def commit(self, change: Change) -> None:
-        def apply(database: sqlite_utils.Database) -> None:
+    async def commit(self, change: Change) -> tuple[Act, ...]:
+        def apply(database: sqlite_utils.Database) -> tuple[Act, ...]:
             try:
-                _apply(database, change)
+                return _apply(database, change)
             except sqlite3.IntegrityError as error:
                 raise Conflict("a process or an agreement of this name exists already") from error
 
-        await self._sqlite.write(apply)
+        return await self._sqlite.write(apply)
 
     async def negotiation(self, pid: str) -> Negotiation | None:
         rows = await self._rows("SELECT * FROM negotiations WHERE pid = ?", (pid,))
@@ -149,7 +150,7 @@ class SqliteNegotiationStore:
         )
 
 
-def _apply(database: sqlite_utils.Database, change: Change) -> None:
+def _apply(database: sqlite_utils.Database, change: Change) -> tuple[Act, ...]:
     key = _key(change.channel)
     if change.negotiation is not None:
         _put(database, "negotiations", "pid", _negotiation_row(change.negotiation))
@@ -159,14 +160,17 @@ def _apply(database: sqlite_utils.Database, change: Change) -> None:
         _put(database, "agreements", "id", _agreement_row(change.agreement))
     if change.outgoing or change.received or change.acknowledged:
         _pass(database, change)
+    saved = []
     for act in change.acts:
-        database.execute(
+        row = database.execute(
             "INSERT INTO acts (peer, party, type, scope, actor, statement)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             (*key, act.type, act.scope, act.actor, act.statement),
         )
+        saved.append(replace(act, number=row.lastrowid or 0))
     for number in change.logged:
         database.execute("DELETE FROM acts WHERE number = ?", (number,))
+    return tuple(saved)
 
 
 def _put(database: sqlite_utils.Database, table: str, key: str, row: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from connector.errors import (
     Unavailable,
 )
 from connector.identity.ourselves import Ourselves
-from connector.identity.statements import peek_statement, read_statement
+from connector.identity.statements import read_statement
 from connector.model.catalog import Dataset, parse_dataset
 from connector.model.negotiation import (
     Channel,
@@ -33,7 +33,7 @@ from connector.model.negotiation import (
     State,
     StoredAgreement,
 )
-from connector.model.participant import Participant
+from connector.model.participant import Participant, unb64url
 from connector.model.terms import Offer, Terms, parse_offer
 from connector.negotiation import agreements, machine
 from connector.negotiation.automation import Automation
@@ -247,8 +247,8 @@ class Consumer:
 
 
 def _stored_dataset(negotiation: Negotiation) -> Dataset:
-    """From our own store, where it was put after its signature was verified."""
-    return parse_dataset(peek_statement(negotiation.dataset_record, "dataset"))
+    """From our own store, where its JWS was put after the signature was verified."""
+    return parse_dataset(unb64url(negotiation.dataset_record.split(".")[1]))
 
 
 def _with_terms(offer: Offer, terms: Terms) -> Offer:

@@ -34,7 +34,7 @@ from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.draft import Draft
 from connector.ports.clock import Clock
 from connector.ports.journal import Journal
-from connector.ports.negotiation import Change, Counts, Letter, NegotiationStore
+from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore
 
 CORRELATION = "correlation_id"  # the name under which log lines and letters carry it
 MAX_OUTBOX = 1000  # messages that a peer has not acknowledged
@@ -57,9 +57,9 @@ class Ledger:
         self._stop_uses = stop_uses
         self._clock = clock
         self._turns: dict[Channel, asyncio.Lock] = {}
-        self._counts: dict[Channel, Counts] = {}
         self._acknowledged: dict[Channel, int] = {}
-        self._unlogged: set[Channel] = set()
+        # Channels with acts that the log may not have; None where only the store knows which.
+        self._unlogged: dict[Channel, Sequence[Act] | None] = {}
         self._changed: dict[Channel, asyncio.Event] = {}
         self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
 
@@ -69,7 +69,7 @@ class Ledger:
         Raises ``Unavailable`` when the log cannot be written: the node is not ready then.
         """
         for channel in await self.store.channels_with_acts():
-            self._unlogged.add(channel)
+            self._unlogged[channel] = None
             async with self.turn(channel):
                 await self.settle(channel)
 
@@ -112,39 +112,40 @@ class Ledger:
         channel = change.channel
         if not (change.negotiation or change.agreement or change.outgoing or change.received):
             return
-        if change.acts:
-            self._unlogged.add(channel)
-        known = self._counts.pop(channel, None)  # unknown again if the write fails
-        await self.store.commit(change)
-        if known is not None:
-            self._counts[channel] = Counts(
-                sent=known.sent + len(change.outgoing),
-                acknowledged=max(known.acknowledged, change.acknowledged),
-                received=change.received or known.received,
-            )
+        if not change.acts:
+            await self.store.commit(change)
+            return
+        only_these = channel not in self._unlogged
+        self._unlogged[channel] = None
+        saved = await self.store.commit(change)
+        if only_these:
+            self._unlogged[channel] = saved
 
     async def settle(self, channel: Channel) -> int:
         """Log the acts that were saved; the caller holds the turn. Raises ``Unavailable``."""
         if channel not in self._unlogged:
             return 0
         stopped = 0
-        acts = await self.store.pending_acts(channel)
+        acts = self._unlogged[channel]
+        if acts is None:
+            acts = await self.store.pending_acts(channel)
         for act in acts:
             if act.type == ENDED:
                 stopped += await self._stop_uses(act.scope)
             await self._journal(
                 scope=act.scope, actor=act.actor, act=act.type, statement=act.statement
             )
-        if acts:
+        del self._unlogged[channel]
+        self.changed(channel).set()  # what waited for the log may go, while we write that it did
+        try:
             numbers = tuple(act.number for act in acts)
             await self.store.commit(Change(channel=channel, logged=numbers))
-        self._unlogged.discard(channel)
+        except Unavailable as error:
+            log.warning("acts will be given to the log again", reason=error.message)
         return stopped
 
     async def counts(self, channel: Channel) -> Counts:
-        if channel not in self._counts:
-            self._counts[channel] = await self.store.counts(channel)
-        return self._counts[channel]
+        return await self.store.counts(channel)
 
     def changed(self, channel: Channel) -> asyncio.Event:
         """Set when there may be something new to send."""

@@ -29,6 +29,7 @@ from connector.negotiation.frames import Frame
 from connector.negotiation.inbox import Inbox, Mailbox
 from connector.negotiation.ledger import Ledger, StopUses
 from connector.negotiation.provider import Provider
+from connector.negotiation.recent import RecentStore
 from connector.negotiation.session import Send, Session, Streams
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
@@ -71,9 +72,9 @@ class Negotiations:
     def __init__(self, with_: Collaborators, automation: Automation = Automation()) -> None:  # noqa: B008  frozen
         self._ourselves = with_.ourselves
         self._clock = with_.clock
-        self._store = with_.store
+        self._store = store = RecentStore(with_.store)
         self._ledger = Ledger(
-            store=with_.store,
+            store=store,
             journal=with_.journal,
             stop_uses=with_.stop_uses,
             clock=with_.clock,
@@ -81,7 +82,7 @@ class Negotiations:
         self._provider = Provider(
             ourselves=with_.ourselves,
             space=with_.space,
-            store=with_.store,
+            store=store,
             datasets=with_.datasets,
             engine=with_.engine,
             lookup=with_.lookup,
@@ -91,7 +92,7 @@ class Negotiations:
         self._consumer = Consumer(
             ourselves=with_.ourselves,
             space=with_.space,
-            store=with_.store,
+            store=store,
             lookup=with_.lookup,
             fetch=with_.fetch,
             clock=with_.clock,
@@ -99,7 +100,7 @@ class Negotiations:
         )
         self._inbox = Inbox(
             ledger=self._ledger,
-            store=with_.store,
+            store=store,
             provider=self._provider,
             consumer=self._consumer,
             lookup=with_.lookup,

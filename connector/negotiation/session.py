@@ -138,12 +138,10 @@ class Streams:
     async def run(self, key: object, session: Session, incoming: AsyncIterator[Frame]) -> None:
         """As ``Session.run``. Raises ``Conflict`` when a newer stream took over, or at the end of
         the process."""
-        task = asyncio.create_task(session.run(incoming))
-        older = self._live.get(key)
-        self._live[key] = task
+        while (older := self._live.get(key)) is not None and not older.done():
+            await _stop(older)
+        task = self._live[key] = asyncio.create_task(session.run(incoming))
         try:
-            if older is not None:
-                await _stop(older)
             await asyncio.wait({task})
         finally:
             if self._live.get(key) is task:

@@ -68,10 +68,13 @@ class NegotiationStore(Protocol):
     Raises ``Unavailable`` when the disk refuses, and then the write may have happened all the
     same: the caller reads again."""
 
-    async def commit(self, change: Change) -> None:
-        """Raises ``Conflict``, and nothing happened, unless each revision is the stored one plus
+    async def commit(self, change: Change) -> tuple[Act, ...]:
+        """The change's acts, with their numbers.
+
+        Raises ``Conflict``, and nothing happened, unless each revision is the stored one plus
         one, a new negotiation's process ids and a new agreement's id are new, and ``received`` is
-        the stored one plus one."""
+        the stored one plus one.
+        """
         ...
 
     async def negotiation(self, pid: str) -> Negotiation | None: ...

@@ -20,6 +20,7 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.terms import Offer, Terms, agreement_document, parse_agreement
+from connector.negotiation.recent import RecentStore
 from connector.ports.negotiation import Act, Change, Counts, Letter
 
 A, B = "did:web:a.example", "did:web:b.example"
@@ -82,9 +83,19 @@ class Kept:
         self.store = self._make()
 
 
-@pytest.fixture(params=["sqlite"])
+class Remembering(RecentStore):
+    """The memory in front of a store must be told from it by nothing but speed."""
+
+    def close(self):
+        self._store.close()
+
+
+@pytest.fixture(params=["sqlite", "recent"])
 def kept(request, tmp_path):
-    makers = {"sqlite": lambda: SqliteNegotiationStore(tmp_path / "negotiations.db")}
+    def sqlite():
+        return SqliteNegotiationStore(tmp_path / "negotiations.db")
+
+    makers = {"sqlite": sqlite, "recent": lambda: Remembering(sqlite())}
     kept = Kept(makers[request.param])
     yield kept
     kept.store.close()
@@ -150,9 +161,7 @@ def whole(**parts):
 
 CONFLICTS = {
     "a process id that exists": whole(negotiation=negotiation(peer_pid="another")),
-    "a peer's process id that exists": whole(
-        negotiation=negotiation("p2", peer_pid="peer of p1")
-    ),
+    "a peer's process id that exists": whole(negotiation=negotiation("p2", peer_pid="peer of p1")),
     "a revision too old": whole(negotiation=negotiation(revision=2, code="x")),
     "a revision too new": whole(negotiation=negotiation(revision=4, code="x")),
     "a change of what is not there": whole(negotiation=negotiation("p9", revision=2)),
@@ -226,8 +235,9 @@ async def test_acknowledged_letters_are_forgotten_and_the_numbers_go_on(kept):
 async def test_acts_wait_until_they_are_logged(kept):
     store = kept.store
     acts = tuple(Act("agreement.ended", f"s{number}", A, "signed") for number in range(3))
-    await store.commit(Change(channel=CHANNEL, acts=acts))
+    saved = await store.commit(Change(channel=CHANNEL, acts=acts))
     pending = await store.pending_acts(CHANNEL)
+    assert saved == pending
     assert [act.scope for act in pending] == ["s0", "s1", "s2"]
     await store.commit(Change(channel=CHANNEL, logged=(pending[0].number, pending[2].number)))
     assert [act.scope for act in await store.pending_acts(CHANNEL)] == ["s1"]
@@ -285,6 +295,8 @@ async def test_old_terminated_ones_are_forgotten(kept, monkeypatch):
     await store.commit(
         Change(channel=CHANNEL, negotiation=negotiation("done", state=State.FINALIZED))
     )
+    kept.reopen()
+    store = kept.store
     listed = await store.negotiations(waiting_only=False, limit=10)
     assert [one.pid for one in listed] == ["done", "p3", "p2", "other"]
     assert await store.agreement("urn:uuid:0") is None

@@ -88,11 +88,12 @@ async def assert_agree(tourism: Node, airport: Node) -> None:
         assert mine.state is State.TERMINATED
         return
     (other,) = theirs
-    assert (mine.state, mine.agreement_id) == (other.state, other.agreement_id)
+    assert mine.state is other.state
     kept = [await node.service.agreements() for node in (tourism, airport)]
     if mine.state is State.FINALIZED:
         ((here,), (there,)) = kept
         assert here.terms == there.terms
+        assert mine.agreement_id == other.agreement_id == here.terms.id
         assert here.state is there.state
         ended = here.state is AgreementState.ENDED
         for node in (tourism, airport):

@@ -410,7 +410,9 @@ async def finalized():
     return airport, tourism, done.agreement_id
 
 
-def notice(agreement_id, *, scope=None, actor=AIRPORT, key=AIRPORT, type_="agreement.ended", **more):
+def notice(
+    agreement_id, *, scope=None, actor=AIRPORT, key=AIRPORT, type_="agreement.ended", **more
+):
     act = Act(type_, scope or agreement_id, actor, NOW, {"reason": "over", **more})
     return AgreementNotice(agreement_id, sign_act(key_of(key), act))
 

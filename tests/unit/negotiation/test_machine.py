@@ -123,9 +123,7 @@ async def test_an_illegal_message_is_refused_and_changes_nothing(sender, state, 
 
 
 def test_only_one_crossing_is_resolved_for_the_other_side():
-    for party, state, left, message in itertools.product(
-        Party, State, (None, *State), MessageType
-    ):
+    for party, state, left, message in itertools.product(Party, State, (None, *State), MessageType):
         expected = (party, state, left, message) == (
             Party.CONSUMER,
             State.TERMINATED,

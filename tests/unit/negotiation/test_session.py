@@ -30,6 +30,7 @@ from tests.negotiators import (
     TOURISM,
     Node,
     Wire,
+    eventually,
     quiet,
     terms,
 )
@@ -304,7 +305,9 @@ async def test_duplicates_are_acknowledged_and_dropped():
     airport = Node(AIRPORT)
     airport.policy.says = "ask"
     peer = Peer(airport, PROVIDER_CHANNEL)
-    peer.say(Hello(0), Envelope(1, request()), Envelope(1, request()), Envelope(1, request("other")))
+    peer.say(
+        Hello(0), Envelope(1, request()), Envelope(1, request()), Envelope(1, request("other"))
+    )
     assert await peer.hear() == Hello(0)
     assert await peer.hear() == Acknowledgement(1)
     await peer.hang_up()
@@ -382,8 +385,11 @@ async def test_a_refused_message_is_answered_once_and_the_stream_goes_on():
     peer = Peer(airport, PROVIDER_CHANNEL)
     peer.say(Hello(1), Envelope(3, answer), Envelope(4, ContractNegotiationError("", "", "", "")))
     assert await peer.hear() == Hello(2)
-    while (await airport.store.counts(PROVIDER_CHANNEL)).received != 4:
-        await asyncio.sleep(0.001)
+
+    async def taken():
+        return (await airport.store.counts(PROVIDER_CHANNEL)).received == 4
+
+    await eventually(taken)
     await peer.hang_up()
     assert (await airport.store.counts(PROVIDER_CHANNEL)).sent == counts.sent
 
