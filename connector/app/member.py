@@ -22,7 +22,7 @@ from connector._pb.dataspace.negotiation.v1.negotiation_pb2_grpc import (
 from connector._pb.dataspace.usage.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
 from connector.adapters.dataset_store import SqliteDatasetStore
 from connector.adapters.delivery_store import SqliteDeliveryStore
-from connector.adapters.duckdb import DuckDbEngine
+from connector.adapters.duckdb.engine import DuckDbEngine
 from connector.adapters.keys import KeyFolder
 from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore

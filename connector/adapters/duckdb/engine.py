@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 import structlog
 
 from connector.adapters.duckdb.process import WorkerDied, WorkerProcess
+from connector.config import Limits
 from connector.errors import InvalidInput, Unavailable
 from connector.model.use import Obligations
 from connector.ports.query import QueryFailed, QueryPlan, QueryResult, SourceColumn, SourceInfo
@@ -32,24 +34,20 @@ START_TIMEOUT_S = 30.0  # for a worker to start and open its file
 PREPARE_TIMEOUT_S = 3600.0  # for a source to be read
 MOST_ANSWERS = 1000  # of one worker, then a fresh one takes its place
 PREPARED_BYTES = 1 << 40  # of one prepared file
+_UNFINISHED = ".unfinished"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """What queries may take. See ``connector.config.Limits``."""
+class DuckDbEngine:
+    """Answers ``connector.ports.query.QueryEngine``. Used from one event loop.
 
-    timeout_s: float = 30.0  # seconds of one query
-    memory_mb: int = 1024  # mebibytes of one worker
-    threads: int = 2  # of one worker
-    workers: int = 2  # at once
-    row_cap: int = 100_000  # rows of one result
-    result_mb: int = 64  # mebibytes of one result
+    ``folder`` is where the prepared files are; what a preparation left there that did not end,
+    because the node did, is removed.
+    """
 
-
-class DuckDBEngine:
-    """Answers ``connector.ports.query.QueryEngine``. Used from one event loop."""
-
-    def __init__(self, limits: EngineLimits) -> None:
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for unfinished in folder.glob(f".*{_UNFINISHED}"):
+            shutil.rmtree(unfinished)
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.workers)
         self._idle: list[tuple[_Key, WorkerProcess]] = []  # least recently used first
@@ -65,8 +63,8 @@ class DuckDBEngine:
             "program": dataclasses.asdict(program),
             "row_cap": row_cap,
             "result_bytes": limits.result_mb * MIB,
-            "timeout_s": limits.timeout_s,
-            "threads": limits.threads,
+            "timeout_s": limits.query_timeout_s,
+            "threads": limits.query_threads,
         }
         async with self._slot():
             key = _key(database)
@@ -74,7 +72,7 @@ class DuckDBEngine:
             started = time.perf_counter()
             async with self._using(worker, key):
                 answer, arrow = await self._ask(
-                    worker, request, limits.timeout_s, most_bytes=limits.result_mb * MIB
+                    worker, request, limits.query_timeout_s, most_bytes=limits.result_mb * MIB
                 )
         return QueryResult(
             arrow=arrow,
@@ -103,7 +101,7 @@ class DuckDBEngine:
     ) -> int:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A folder of its own: all that the worker can write to.
-        folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        folder = target.with_name(f".{secrets.token_hex(8)}{_UNFINISHED}")
         folder.mkdir(mode=0o700)
         written = folder / "rows.duckdb"
         request = {
@@ -120,9 +118,7 @@ class DuckDBEngine:
             written.replace(target)
             _sync(target.parent)
         finally:
-            for left in folder.iterdir():
-                left.unlink()
-            folder.rmdir()
+            shutil.rmtree(folder)
         return rows
 
     async def sandbox_report(self) -> Mapping[str, Any]:
@@ -202,8 +198,8 @@ class DuckDBEngine:
         return {
             "do": "open",
             "database": path,
-            "memory_mb": limits.memory_mb,
-            "threads": limits.threads,
+            "memory_mb": limits.query_memory_mb,
+            "threads": limits.query_threads,
         }
 
     async def _ask(
@@ -234,8 +230,8 @@ class DuckDBEngine:
         """Ask a worker of its own, which ends with its answer."""
         request = {
             **request,
-            "memory_mb": self._limits.memory_mb,
-            "threads": self._limits.threads,
+            "memory_mb": self._limits.query_memory_mb,
+            "threads": self._limits.query_threads,
             "file_bytes": PREPARED_BYTES,
         }
         async with self._slot():
