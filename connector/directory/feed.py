@@ -28,7 +28,7 @@ class Feed:
         self._store = store
         self._heartbeat_s = heartbeat_s
         self._watches: Counter[str] = Counter()
-        self._closed = asyncio.Event()
+        self._closed = False
 
     async def watch(self, caller: str, after: int) -> AsyncIterator[str]:
         """Signed events after number ``after``, then new ones as they happen, and heartbeats.
@@ -51,11 +51,13 @@ class Feed:
                         yield event
                     after += len(events)
                 self._register.active(caller)
-                if self._closed.is_set():
+                if self._closed:
                     raise Unavailable("the directory is closing")
                 if after == self._register.last:
                     yield self._register.heartbeat()
-                await self._wait(changed)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_s):
+                        await changed.wait()
         finally:
             self._watches[caller] -= 1
             if not self._watches[caller]:
@@ -63,17 +65,5 @@ class Feed:
 
     def close(self) -> None:
         """End every watch."""
-        self._closed.set()
-
-    async def _wait(self, changed: asyncio.Event) -> None:
-        """Until something changed, the feed closes, or a heartbeat is due."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (changed, self._closed)]
-        try:
-            await asyncio.wait(
-                waits, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for wait in waits:
-                wait.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*waits, return_exceptions=True)
+        self._closed = True
+        self._register.wake()

@@ -80,6 +80,11 @@ class Register:
         """Set at the next change. Take it before reading: then no change is missed."""
         return self._changed
 
+    def wake(self) -> None:
+        """Set ``changed``."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
     def record(self, did: str) -> Recorded:
         """Raises ``NotFound``."""
         try:
@@ -144,7 +149,7 @@ class Register:
             after = page[-1].participant.did
         self._records, self._last = records, await self._store.last_event()
         self._uncertain = False
-        self._wake()
+        self.wake()
 
     async def _change(
         self, participant: Participant, change: Change, reason: str, spends: bytes
@@ -164,7 +169,7 @@ class Register:
             await self._append(recorded, (_ACTS[change], participant.did, act), spends)
             self._records[participant.did] = recorded
             self._last = participant.revision
-            self._wake()
+            self.wake()
         await self._log_now()
         return recorded
 
@@ -220,10 +225,6 @@ class Register:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 async def open_register(

@@ -120,3 +120,20 @@ async def test_one_member_has_so_many_watches_and_frees_them(world):
 async def test_a_number_that_was_never_given(world, after):
     with pytest.raises(InvalidInput):
         await world.take(1, after=after)
+
+
+async def test_a_watch_ends_when_its_reader_is_cancelled(world):
+    """At whatever moment: waiting for a change, reading the store, or between two heartbeats."""
+
+    async def read():
+        async for _ in world.services.feed.watch(world.ourselves.did, 0):
+            pass
+
+    for steps in range(12):
+        task = asyncio.ensure_future(read())
+        for _ in range(steps):
+            await asyncio.sleep(0.002)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 5)
+    assert not world.services.feed._watches
