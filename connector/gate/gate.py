@@ -238,7 +238,7 @@ class Gate:
             log.exception("a query failed", error=type(error).__name__)
             reason = Reason("query", "the provider failed", "a query that ends")
             return await self._settle(reservation, Outcome.FAILED, reasons=(reason,))
-        return await self._settle(
+        settling = self._settle(
             reservation,
             Outcome.ALLOWED,
             result=result.arrow,
@@ -253,6 +253,7 @@ class Gate:
                 Quantity.CELLS_WITHHELD: result.cells_withheld,
             },
         )
+        return await asyncio.shield(settling)  # it counts from here on, whoever waits for it
 
     async def _settle(
         self,
