@@ -55,6 +55,10 @@ class Sqlite:
             return await asyncio.get_running_loop().run_in_executor(self._executor, call)
         except sqlite3.OperationalError as error:
             raise Unavailable("the database cannot be written or read now") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise  # a constraint, say: the caller's to judge
+            raise InternalError("a database file is damaged") from error
 
     def _open(self, migrations: Sequence[Migration]) -> sqlite_utils.Database:
         database = sqlite_utils.Database(self._path)

@@ -145,7 +145,7 @@ class Books:
             await self._witnessing.catch_up()
         except ConnectorError as error:
             log.warning("evidence without a witness", reason=error.message)
-        note = self._meter.latest_cosigned()
+        note = self._meter.latest_cosigned(self._lookup(self._space).log_origin)
         return note if note is not None and parse_checkpoint(note).size > index else None
 
     async def _members(self, agreement: StoredAgreement) -> tuple[str, ...]:

@@ -10,16 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from connector.client import DirectoryNode, Node, connect, connect_directory
+from connector.client import DirectoryNode, Node, Result, connect, connect_directory
 from connector.errors import ConnectorError
 
 CONNECTOR = [sys.executable, "-m", "connector.cli"]
+PURPOSE = "tourism-planning"
+COUNT = "SELECT region, count(*) AS n FROM people GROUP BY region ORDER BY region"
+_LONG = " AND ".join(f"upper(region || '{'x' * 1000}') <> '{n}'" for n in range(25))
+# Allowed, and slow: long texts are made and compared again and again, for every row.
+SLOW = f"SELECT region, count(*) AS n FROM people WHERE {_LONG} GROUP BY region"
 START_S = 20.0  # seconds that a process may take to answer
 
 
@@ -119,11 +124,20 @@ class Space:
         listen, http = free_ports(2)
         data = self.folder / name
         did = f"did:web:{name}.example"
-        connector("init", "--data", data, "--did", did, "--name", name,
-                  "--listen", f"127.0.0.1:{listen}", "--http", f"127.0.0.1:{http}")
-        if settings:
-            path = data / "connector.toml"
-            path.write_text(path.read_text() + "\n" + settings)
+        connector(
+            "init",
+            "--data",
+            data,
+            "--did",
+            did,
+            "--name",
+            name,
+            "--listen",
+            f"127.0.0.1:{listen}",
+            "--http",
+            f"127.0.0.1:{http}",
+        )
+        _configure(data, settings)
         member = Member(data, ["serve"], f"127.0.0.1:{http}", did=did)
         self.members[name] = member
         return member
@@ -150,13 +164,27 @@ class Space:
 
 
 @asynccontextmanager
-async def space(folder: Path) -> AsyncIterator[Space]:
-    """A running directory, and whoever is admitted to it."""
+async def space(folder: Path, settings: str = "") -> AsyncIterator[Space]:
+    """A running directory, and whoever is admitted to it. ``settings``: TOML lines for it."""
     listen, enrol, http = free_ports(3)
     data = folder / "directory"
-    connector("directory", "init", "--data", data, "--did", "did:web:space.example",
-              "--name", "Space", "--listen", f"127.0.0.1:{listen}",
-              "--enrol", f"127.0.0.1:{enrol}", "--http", f"127.0.0.1:{http}")
+    connector(
+        "directory",
+        "init",
+        "--data",
+        data,
+        "--did",
+        "did:web:space.example",
+        "--name",
+        "Space",
+        "--listen",
+        f"127.0.0.1:{listen}",
+        "--enrol",
+        f"127.0.0.1:{enrol}",
+        "--http",
+        f"127.0.0.1:{http}",
+    )
+    _configure(data, settings)
     directory = Process(data, ["directory", "serve"], f"127.0.0.1:{http}")
     found = Space(folder, directory)
     directory.start()
@@ -165,6 +193,16 @@ async def space(folder: Path) -> AsyncIterator[Space]:
         yield found
     finally:
         found.stop()
+
+
+def _configure(data: Path, settings: str) -> None:
+    """Put ``settings`` before the file's tables; a setting that is there gives way."""
+    path = data / "connector.toml"
+    names = {line.split("=")[0].strip() for line in settings.splitlines() if "=" in line}
+    kept = [
+        line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in names
+    ]
+    path.write_text("\n".join([settings, *kept]) + "\n")
 
 
 async def _until_directory(found: Space) -> None:
@@ -192,6 +230,63 @@ def connector(*arguments: object, ok: bool = True) -> Any:
     )
     assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
     return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+@dataclass
+class Contract:
+    """A provider, a consumer, and an agreement in force between them on a table of people."""
+
+    space: Space
+    dataset_id: str
+    agreement: str
+
+    async def ask(self, sql: str = COUNT, *, purpose: str = PURPOSE, use_id: str = "") -> Result:
+        async with self.space.node("consumer") as node:
+            return await node.query(self.agreement, sql, purpose=purpose, use_id=use_id)
+
+    async def again(self) -> str:
+        """Another agreement on the same offer; its id."""
+        async with self.space.node("consumer") as node:
+            done = await node.negotiate("did:web:provider.example", self.dataset_id)
+        assert done.state == "FINALIZED", done
+        return done.agreement_id
+
+
+@asynccontextmanager
+async def contract(
+    folder: Path, *, uses: int = 20, settings: str = "", directory: str = ""
+) -> AsyncIterator[Contract]:
+    """A whole space with one agreement. ``settings`` are for both nodes."""
+    async with space(folder, directory) as found:
+        await found.admit("provider", ["provider", "consumer"], settings)
+        await found.admit("consumer", ["consumer"], settings)
+        async with found.node("provider") as node:
+            published = await node.publish(
+                people(folder / "people.csv"),
+                title="People of three regions",
+                table="people",
+                classification="important",
+                terms=offer_terms(uses=uses, minimum=5),
+                privacy_unit="person",
+                dimensions=["region"],
+                hidden_columns=["name"],
+                accept_free_sql=True,
+            )
+        held = Contract(found, published.dataset_id, "")
+        held.agreement = await held.again()
+        yield held
+
+
+def people(path: Path) -> Path:
+    """60,000 rows: regions 0 and 1 have hundreds of people, region 2 has three."""
+    with path.open("w") as out:
+        out.write("person,name,region,amount\n")
+        for number in range(60_000):
+            region = 2 if number < 3 else number % 2
+            out.write(
+                f"p{number % 500 if region < 2 else number},n{number},r{region},{number % 97}\n"
+            )
+    return path
 
 
 def offer_terms(**constraints: Any) -> Mapping[str, Any]:

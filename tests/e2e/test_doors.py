@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from connector._pb.dataspace.usage.v1 import usage_pb2, usage_pb2_grpc
-from connector.errors import ConnectorError, Refused, Reason, Unauthenticated, Unavailable
+from connector.errors import ConnectorError, Reason, Refused, Unauthenticated, Unavailable
 from connector.identity import certificates
 from connector.identity.statements import public_bytes
 from connector.identity.tokens import TokenVerifier, issue_token
@@ -104,7 +104,9 @@ class Provider(usage_pb2_grpc.UsageServiceServicer):
         self, request: usage_pb2.ExecuteRequest, context: object
     ) -> AsyncIterator[usage_pb2.ExecuteResponse]:
         if request.query == "refuse":
-            raise Refused([Reason("count", "20 of 20 uses", "at most 20 uses")], hint="ask for more")
+            raise Refused(
+                [Reason("count", "20 of 20 uses", "at most 20 uses")], hint="ask for more"
+            )
         if request.query == "break":
             raise ZeroDivisionError("a secret: 42")
         yield usage_pb2.ExecuteResponse(chunk=caller().did.encode())

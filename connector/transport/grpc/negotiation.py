@@ -57,7 +57,9 @@ class NegotiationServicer(rpc.NegotiationServiceServicer):
             try:
                 await self._negotiations.exchange(channel, incoming, outgoing.put)
             finally:
-                await outgoing.put(None)
+                while outgoing.full():  # nobody may be there to read; the next stream sends it
+                    outgoing.get_nowait()
+                outgoing.put_nowait(None)
 
         running = asyncio.create_task(run())
         try:
