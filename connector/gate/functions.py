@@ -176,11 +176,25 @@ _FORMS: Mapping[type[exp.Expr], str] = {
     exp.Mul: "a product",
     exp.Div: "a quotient",
     exp.Order: "ORDER BY",
+    exp.WithinGroup: "WITHIN GROUP",
+    exp.Interval: "INTERVAL",
+    exp.Rollup: "ROLLUP",
+    exp.Cube: "CUBE",
+    exp.GroupingSets: "GROUPING SETS",
+    exp.Tuple: "several values in parentheses",
+    exp.Dot: "a field of a value",
+    exp.SimilarTo: "SIMILAR TO",
+    exp.Glob: "GLOB",
+    exp.AtTimeZone: "AT TIME ZONE",
+    **dict.fromkeys(COMPARISONS, "a comparison"),
+    **dict.fromkeys((exp.And, exp.Or, exp.Not, exp.In, exp.Between), "a condition"),
 }
 
 
 def refuse_unknown(source: exp.Expr) -> NoReturn:
     """The node has no form here: say what it is, as well as the request says it."""
+    if type(source) in (exp.IgnoreNulls, exp.RespectNulls):
+        source = source.this
     if isinstance(source, exp.AggFunc):
         refuse("aggregate", said(source), ", ".join(AGGREGATE_NAMES))
     if isinstance(source, exp.Func):
