@@ -43,13 +43,13 @@ class Auditor:
 
     def packages(self) -> list[str]:
         """What is installed there, pip and setuptools aside."""
-        found = self._run([str(self.bin / "python"), "-c", _PACKAGES]).stdout.split()
+        found = self._run([str(self.bin / "python"), "-I", "-c", _PACKAGES]).stdout.split()
         return [name for name in found if name not in ("pip", "setuptools", "wheel")]
 
     def reaches(self, address: str) -> bool:
         """Whether the auditor's processes can connect to host:port."""
         host, _, port = address.rpartition(":")
-        return self._run([str(self.bin / "python"), "-c", _DIAL, host, port]).returncode == 0
+        return self._run([str(self.bin / "python"), "-I", "-c", _DIAL, host, port]).returncode == 0
 
     def verify(self, evidence: Path, key: str) -> Verdict:
         """Text for people and the same as JSON."""
@@ -71,6 +71,7 @@ class Auditor:
             text=True,
             timeout=VERIFY_S,
             check=False,
+            cwd="/",
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
         )
 

@@ -38,11 +38,13 @@ REFUSALS = (
         "an individual as group key",
         "SELECT tailnum, count(*) AS times FROM flights GROUP BY tailnum",
         "tourism-planning",
-        ("tds:minimumGroup", "tds:privacyUnit", "column"),
+        ("tds:privacyUnit",),
     ),
     ("another purpose", TINY, "insurance-pricing", ("purpose",)),
 )
 
-# Allowed, and slow: many exact distinct counts over many groups.
-_COUNTS = ", ".join(f"count(DISTINCT dep_time * {n} + arr_time) AS c{n}" for n in range(1, 200))
-SLOW = f"SELECT month, day, {_COUNTS} FROM flights GROUP BY month, day"  # noqa: S608
+# Allowed, and slow: long texts are made and compared again and again, for every row.
+_LONG = "x" * 1000
+_SLOW = " AND ".join(f"upper(dest || carrier || '{_LONG}') <> '{n}'" for n in range(25))
+SLOW = f"SELECT month, count(*) AS flights FROM flights WHERE {_SLOW} GROUP BY month"  # noqa: S608
+SLOW_SHOWN = "SELECT month, count(*) AS flights FROM flights WHERE upper(dest || carrier || ..."

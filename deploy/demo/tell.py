@@ -103,7 +103,9 @@ class Teller:
 
 def _quoted(word: str) -> str:
     plain = word == "&" or (word and all(c.isalnum() or c in "-_./:=,@%" for c in word))
-    return word if plain else "'" + word.replace("'", "'\\''") + "'"
+    if plain:
+        return word
+    return f'"{word}"' if "'" in word else f"'{word}'"
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ import duckdb
 
 from connector.client import Refused, connect
 from deploy.demo.cast import CLOCK, GROUP, USES, Cast, query
-from deploy.demo.queries import BY_CARRIER, REFUSALS, SLOW, TINY, TOURISM
+from deploy.demo.queries import BY_CARRIER, REFUSALS, SLOW, SLOW_SHOWN, TINY, TOURISM
 from deploy.demo.space import Answer, Organisation, finish
 
 ATONCE = 64  # uses tried in parallel
@@ -115,7 +115,7 @@ async def _storm(cast: Cast) -> tuple[int, Counter[str]]:
 def end(cast: Cast) -> None:
     tell = cast.tell
     tell.step(5, "The airport ends an agreement while a query runs")
-    tell.command("tourism", ["connector", *query(cast.third, "SELECT ... (slow)"), "&"])
+    tell.command("tourism", ["connector", *query(cast.third, SLOW_SHOWN), "&"])
     running = cast.tourism.start_command(*query(cast.third, SLOW))
     time.sleep(2.0)
     tell.check(running.poll() is None, "a long query is running")
@@ -125,8 +125,7 @@ def end(cast: Cast) -> None:
     took = time.monotonic() - begun
     tell.check(
         ended["stopped_uses"] == 1 and answer.code != 0,
-        f"the running query stopped; both commands were back after {took:.1f} s: "
-        f"{answer.error.get('message', answer.text)}",
+        f"the running query stopped; both commands were back after {took:.1f} s: {_first(answer)}",
     )
     told = _told_of_end(cast)
     tell.check(
@@ -167,4 +166,4 @@ def _first(answer: Answer) -> str:
     if answer.reasons:
         reason = answer.reasons[0]
         return f"{reason['term']}: observed {reason['observed']}; allowed {reason['allowed']}"
-    return str(answer.error.get("message", answer.text))
+    return str(answer.error.get("message", "no error"))
