@@ -27,6 +27,8 @@ from connector.client.errors import NodeNotRunning, Refused, UseFailed
 from connector.errors import PeerFault, Unavailable
 
 QUERY_DEADLINE_S = 120.0  # seconds; the provider's own limit for a query is usually lower
+_WENT = {"failed": "the use failed", "interrupted": "the use was interrupted"}
+
 OnChange = Callable[[types.Negotiation], None]
 
 
@@ -257,8 +259,9 @@ class Node:
         if receipt.outcome != "allowed":
             told = "; ".join(str(reason) for reason in receipt.reasons)
             raise UseFailed(
-                f"the use {receipt.outcome or 'gave no result'}" + (f": {told}" if told else ""),
-                hint="it does not count against the allowance; ask again",
+                _WENT.get(receipt.outcome, "the use gave no result")
+                + (f": {told}" if told else ""),
+                hint="it does not count against the allowance",
                 receipt=receipt,
             )
         return types.Result(_table(chunks), receipt)

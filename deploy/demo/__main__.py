@@ -78,7 +78,9 @@ def _tell(cast: Cast) -> bool:
         codes = stop_all(cast.everybody)
         tell.check(
             all(code == 0 for code in codes.values()),
-            f"all processes stopped cleanly on SIGTERM: {codes}",
+            f"on SIGTERM all processes drain and leave with 0: {', '.join(codes)}"
+            if all(code == 0 for code in codes.values())
+            else f"on SIGTERM all processes drain and leave with 0: {codes}",
         )
         if not told or tell.failed:
             for each in cast.everybody:

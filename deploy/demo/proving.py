@@ -30,19 +30,23 @@ def audit(cast: Cast) -> None:
     good = cast.auditor.verify(evidence, key)
     tell.aside(good.text)
     tell.check(good.code == 0, "every receipt is checked, and that none is missing")
-    changed = auditor.with_a_byte_changed(evidence, 3)
-    _expect_fault(cast, changed, key, "one byte of one receipt is changed")
+    changed = auditor.with_a_byte_changed(evidence, 3)  # from 0: receipt 4
+    _expect_fault(cast, changed, key, "one byte of receipt 4 is changed", "receipt 4", "changed")
     removed = auditor.with_a_receipt_removed(evidence, 3)
-    _expect_fault(cast, removed, key, "one receipt is removed")
+    _expect_fault(cast, removed, key, "receipt 4 is removed", "receipt 4", "is missing")
 
 
-def _expect_fault(cast: Cast, evidence: Path, key: str, what: str) -> None:
+def _expect_fault(cast: Cast, evidence: Path, key: str, what: str, *words: str) -> None:
+    """The verifier must fail, and name in one finding what was done to the file."""
     tell = cast.tell
     tell.say()
     tell.command("auditor", ["connector-verify", evidence.name, "--space-key", key])
     verdict = cast.auditor.verify(evidence, key)
     tell.aside(_faults(verdict.text))
-    tell.check(verdict.code != 0, f"{what}: the verifier says so, exit code {verdict.code}")
+    named = any(all(word in line for word in words) for line in verdict.text.splitlines())
+    tell.check(
+        verdict.code == 1 and named, f"{what}: the verifier says so, exit code {verdict.code}"
+    )
 
 
 def _faults(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 MAX_LINE = 240  # characters of one line of a tool's output
@@ -75,7 +76,7 @@ class Teller:
                 drawn.add_column(header, justify="left" if index == 0 else "right")
             for row in rows:
                 drawn.add_row(*(escape(_cell(cell)) for cell in row))
-            self.console.print(drawn)
+            self.console.print(Padding(drawn, (0, 0, 0, 3)))
             return
         cells = [list(headers), *([_cell(cell) for cell in row] for row in rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
