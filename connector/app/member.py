@@ -103,7 +103,7 @@ class Member:
             self.view.active(self.base.ourselves.did)
         except ConnectorError as error:
             return error.message
-        return "" if self.taken_up else "the log is not yet compared with its witness's"
+        return "" if self.taken_up else f"not yet taken up: {self.witnessing.problem}"
 
     async def take_up(self) -> None:
         """Once the log is known to be whole: close what the last run left open, and go on."""

@@ -24,7 +24,7 @@ from connector.app.enrolment import join
 from connector.app.member import Base, Member, open_member
 from connector.app.metrics import Metrics
 from connector.app.process import only_process, until_stopped, version
-from connector.errors import Conflict, ConnectorError
+from connector.errors import Conflict, ConnectorError, Unavailable
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
 from connector.identity.ourselves import Ourselves, log_origin
@@ -198,8 +198,8 @@ class Node:
             self._member.view.active(self._base.ourselves.did)
 
     def _require_witnessed(self) -> None:
-        if self._member is not None and not self._member.taken_up:
-            raise Conflict("the log is not yet compared with its witness's")
+        if self._member is not None and self._member.witnessing.problem:
+            raise Unavailable(self._member.witnessing.problem)
 
     def _certificate(self, member: Member) -> Check:
         certificate = read_chain(member.tls.chain)

@@ -36,15 +36,18 @@ class Witnessing:
         self._turn = asyncio.Lock()
         self._size: int | None = None  # last cosigned, as far as we know
         self.compared = asyncio.Event()  # the log was found whole since the start
+        self.problem = "the directory was not yet asked"  # empty while all is well
 
     async def run(self) -> None:
         """Keep the log witnessed, for ever."""
         while True:
             try:
                 await self.catch_up()
+                self.problem = ""
                 await self._meter.grown_beyond(self._size or 0)
             except ConnectorError as error:
                 log.warning("the log is not witnessed", code=error.code, reason=error.message)
+                self.problem = error.message
                 self._size = None
                 await asyncio.sleep(PAUSE_S)
 

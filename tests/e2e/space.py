@@ -22,7 +22,7 @@ from connector.errors import ConnectorError
 CONNECTOR = [sys.executable, "-m", "connector.cli"]
 PURPOSE = "tourism-planning"
 COUNT = "SELECT region, count(*) AS n FROM people GROUP BY region ORDER BY region"
-_LONG = " AND ".join(f"upper(region || '{'x' * 1000}') <> '{n}'" for n in range(25))
+_LONG = " AND ".join(f"upper(code || '{'x' * 1000}') <> '{n}'" for n in range(25))
 # Allowed, and slow: long texts are made and compared again and again, for every row.
 SLOW = f"SELECT region, count(*) AS n FROM people WHERE {_LONG} GROUP BY region"
 START_S = 20.0  # seconds that a process may take to answer
@@ -268,7 +268,7 @@ async def contract(
                 classification="important",
                 terms=offer_terms(uses=uses, minimum=5),
                 privacy_unit="person",
-                dimensions=["region"],
+                dimensions=["region", "code"],
                 hidden_columns=["name"],
                 accept_free_sql=True,
             )
@@ -278,14 +278,13 @@ async def contract(
 
 
 def people(path: Path) -> Path:
-    """60,000 rows: regions 0 and 1 have hundreds of people, region 2 has three."""
+    """200,000 rows: regions 0 and 1 have hundreds of people each, region 2 has three."""
     with path.open("w") as out:
-        out.write("person,name,region,amount\n")
-        for number in range(60_000):
+        out.write("person,name,region,code,amount\n")
+        for number in range(200_000):
             region = 2 if number < 3 else number % 2
-            out.write(
-                f"p{number % 500 if region < 2 else number},n{number},r{region},{number % 97}\n"
-            )
+            person = number if region == 2 else number % 500
+            out.write(f"p{person},n{number},r{region},c{number},{number % 97}\n")
     return path
 
 

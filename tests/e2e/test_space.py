@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from connector.client import Refused, UseFailed
 from connector.errors import ConnectorError
 from connector.model.participant import unb64url
 from connector.verifier.verify import verify_file
-from tests.e2e.space import COUNT, SLOW, Contract, connector, contract
+from tests.e2e.space import CONNECTOR, COUNT, SLOW, Contract, contract
 
 pytestmark = pytest.mark.e2e
 
@@ -233,6 +234,8 @@ async def _until_witnessed(held: Contract) -> None:
 async def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     async with contract(tmp_path) as held:
         data = held.space.members["provider"].data
-        refused = await asyncio.to_thread(connector, "serve", "--data", data, ok=False)
-        assert refused["error"]["code"] == "conflict"
+        command = [*CONNECTOR, "serve", "--data", str(data)]
+        second = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
+        assert second.returncode == 4
+        assert b"another process serves" in second.stderr
         assert (await held.ask(COUNT)).receipt.outcome == "allowed"
