@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 AUDIT  := .venv-auditor
+# protoc finds its mypy plugins on the path.
+PROTO  := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
 PIP    := -m pip --disable-pip-version-check --no-input --quiet
 
 SOURCES := $(shell find connector policies -type f -not -name '*.pyc') pyproject.toml README.md
@@ -33,10 +35,10 @@ arch: $(VENV)/.ready ## import contracts: imports point down
 	$(BIN)/lint-imports
 
 proto: $(VENV)/.ready ## regenerate connector/_pb from protos/
-	$(BIN)/python protos/generate.py
+	$(PROTO)
 
 proto-check: $(VENV)/.ready
-	$(BIN)/python protos/generate.py --check
+	$(PROTO) --check
 
 # A real OPA server, built once, for the tests that hold both policy engines to the same answers.
 opa: $(VENV)/.ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,3 +266,17 @@ def test_a_result_without_pandas_says_so(
     with pytest.raises(errors.InvalidInput, match="pandas"):
         result.to_pandas()
     assert isinstance(result.table, pa.Table)
+
+
+def test_the_example_in_the_readme_runs(
+    place: tuple[Path, FakeNode],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = Path(__file__).resolve().parents[3] / "README.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", readme.read_text(), re.M | re.S)
+    (tmp_path / "connector-data").symlink_to(place[0])
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})  # noqa: S102
+    assert "'dest': 'LAX'" in capsys.readouterr().out
