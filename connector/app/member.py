@@ -205,6 +205,7 @@ async def open_member(base: Base, space: Space) -> AsyncIterator[Member]:
             meter=base.meter,
             negotiations=negotiations,
             peers=providers,
+            deliveries=deliveries,
             witnessing=witnessing,
             lookup=served,
             history=view.history,

@@ -1,7 +1,8 @@
 """The books of an agreement: receipts, what they add up to, and evidence of them for others.
 
-The counterparty's receipts are asked of the counterparty and verified before they are believed;
-where it cannot be reached, our own books stand alone and say so.
+The counterparty's receipts are asked of the counterparty and verified before they are believed.
+Where it cannot be reached, a consumer's evidence has the receipts that it was given one by one;
+a provider's books stand alone and say so.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, Receipt
 from connector.negotiation.service import Negotiations
 from connector.operations.witnessing import Witnessing
-from connector.ports.peers import ProviderPeer
+from connector.ports.deliveries import DeliveryStore
+from connector.ports.peers import ProviderPeer, ReceiptProof
 from connector.tlog import merkle
 from connector.tlog.checkpoint import parse_checkpoint, verify_checkpoint
 from connector.verifier.evidence import (
     Entry,
     Evidence,
+    GivenReceipt,
     LogEvidence,
     SignedAgreement,
     write_evidence,
@@ -72,6 +75,7 @@ class Books:
         meter: Meter,
         negotiations: Negotiations,
         peers: ProviderPeer,
+        deliveries: DeliveryStore,
         witnessing: Witnessing,
         lookup: Callable[[str], Participant],
         history: Callable[[str], Awaitable[tuple[str, ...]]],
@@ -81,6 +85,7 @@ class Books:
         self._meter = meter
         self._negotiations = negotiations
         self._peers = peers
+        self._deliveries = deliveries
         self._witnessing = witnessing
         self._lookup = lookup
         self._history = history
@@ -120,10 +125,12 @@ class Books:
         )
         own = collect(self._meter, agreement_id, await self._cosigned(statement.index))
         logs = [LogEvidence(self._ourselves.log_origin, own.checkpoint, own.entries)]
+        given: tuple[ReceiptProof, ...] = ()
         try:
             logs.append(await self._theirs(agreement))
         except ConnectorError as error:
             log.info("evidence without the counterparty's log", reason=error.message)
+            given = await self._deliveries.of(agreement_id)
         return write_evidence(
             Evidence(
                 space=self._space,
@@ -136,6 +143,10 @@ class Books:
                 ),
                 logs=tuple(logs),
                 secret=agreement.secret if disclose_secret else b"",
+                given=tuple(
+                    GivenReceipt(proof.checkpoint, Entry(proof.index, proof.leaf, proof.inclusion))
+                    for proof in given
+                ),
             )
         )
 

@@ -51,6 +51,14 @@ class LogEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenReceipt:
+    """A receipt of the provider's as the consumer was given it, with its own checkpoint."""
+
+    checkpoint: bytes
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class SignedAgreement:
     """The agreement's exact bytes and both parties' detached JWS over them."""
 
@@ -81,13 +89,15 @@ class Evidence:
     logs: tuple[LogEvidence, ...]
     secret: bytes = b""
     requests: tuple[Request, ...] = ()
+    given: tuple[GivenReceipt, ...] = ()
 
 
 _KEYS = frozenset(
-    {"format", "space", "exporter", "members", "agreement", "logs", "secret", "requests"}
+    {"format", "space", "exporter", "members", "agreement", "logs", "secret", "requests", "given"}
 )
 _AGREEMENT_KEYS = frozenset({"document", "providerSignature", "consumerSignature"})
 _LOG_KEYS = frozenset({"origin", "checkpoint", "entries"})
+_GIVEN_KEYS = frozenset({"checkpoint", "index", "leaf", "inclusion"})
 _ENTRY_KEYS = frozenset({"index", "leaf", "inclusion"})
 _REQUEST_KEYS = frozenset({"number", "query"})
 
@@ -110,6 +120,11 @@ def write_evidence(evidence: Evidence) -> bytes:
         value["secret"] = _base64(evidence.secret)
     if evidence.requests:
         value["requests"] = [{"number": r.number, "query": r.query} for r in evidence.requests]
+    if evidence.given:
+        value["given"] = [
+            {"checkpoint": given.checkpoint.decode(), **_entry_json(given.entry)}
+            for given in evidence.given
+        ]
     head = json.dumps(value, ensure_ascii=False, indent=1)[:-2]  # without the closing brace
     try:
         logs = ",\n".join(_write_log(log) for log in evidence.logs)
@@ -122,20 +137,18 @@ def write_evidence(evidence: Evidence) -> bytes:
 
 
 def _write_log(log: LogEvidence) -> str:
-    entries = ",\n".join(
-        "    "
-        + json.dumps(
-            {
-                "index": entry.index,
-                "leaf": _base64(entry.leaf),
-                "inclusion": [_base64(item) for item in entry.inclusion],
-            }
-        )
-        for entry in log.entries
-    )
+    entries = ",\n".join("    " + json.dumps(_entry_json(entry)) for entry in log.entries)
     origin = json.dumps(log.origin, ensure_ascii=False)
     checkpoint = json.dumps(log.checkpoint.decode(), ensure_ascii=False)
     return f'  {{"origin": {origin},\n   "checkpoint": {checkpoint},\n   "entries": [\n{entries}]}}'
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "index": entry.index,
+        "leaf": _base64(entry.leaf),
+        "inclusion": [_base64(item) for item in entry.inclusion],
+    }
 
 
 def parse_evidence(data: bytes) -> Evidence:
@@ -162,6 +175,7 @@ def parse_evidence(data: bytes) -> Evidence:
         logs=_each(value, "logs", 2, _log),
         secret=b"" if secret is None else _octets(secret, "secret", SECRET_BYTES),
         requests=_each(value, "requests", MAX_REQUESTS, _request, default=[]),
+        given=_each(value, "given", MAX_REQUESTS, _given, default=[]),
     )
     if len({log.origin for log in evidence.logs}) != len(evidence.logs):
         raise InvalidInput("logs: two of one origin")
@@ -190,6 +204,13 @@ def _log(value: Mapping[str, Any]) -> LogEvidence:
         checkpoint=fields.text(value, "checkpoint", limit=note.MAX_NOTE_BYTES).encode(),
         entries=_each(value, "entries", MAX_EVIDENCE_BYTES, _entry),
     )
+
+
+def _given(value: Mapping[str, Any]) -> GivenReceipt:
+    fields.only_keys(value, _GIVEN_KEYS, "given")
+    note_text = fields.text(value, "checkpoint", limit=note.MAX_NOTE_BYTES)
+    entry = {key: value[key] for key in _ENTRY_KEYS if key in value}
+    return GivenReceipt(note_text.encode(), _entry(entry))
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:

@@ -1,4 +1,4 @@
-"""From evidence to a verdict: the thirteen steps of docs/evidence.md, section 5, in order.
+"""From evidence to a verdict: the fourteen steps of docs/evidence.md, section 5, in order.
 
  1. membership events are signed by the space's key        ``parties``
  2. both parties signed the agreement                      ``parties``
@@ -13,6 +13,7 @@
 11. allowed uses keep to the terms                         ``rules``
 12. disclosed requests are those in the receipts           ``rules``
 13. both parties' records agree                            ``compare``
+14. receipts given singly are in the provider's log        ``given``
 
 Every step looks at everything it can and collects all that is wrong; nothing that a step failed
 is believed by a later one.
@@ -37,6 +38,7 @@ from connector.verifier.acts import check_acts, check_statements
 from connector.verifier.books import Book, Witnessed, check_books
 from connector.verifier.compare import check_sides
 from connector.verifier.evidence import Evidence, parse_evidence
+from connector.verifier.given import check_given
 from connector.verifier.parties import check_agreement, check_members, check_secret
 from connector.verifier.rules import SEEN, check_requests, check_terms
 from connector.verifier.totals import totals
@@ -67,7 +69,7 @@ def verify(evidence: Evidence, space_key: bytes) -> Verdict:
             provider="",
             consumer="",
             exporter=evidence.exporter,
-            assurance=("steps 3 to 13 were not checked: there is no agreement to check against",),
+            assurance=("steps 3 to 14 were not checked: there is no agreement to check against",),
             totals={},
         )
     books, witnessed, logs = check_books(evidence, agreement, parties)
@@ -82,6 +84,7 @@ def verify(evidence: Evidence, space_key: bytes) -> Verdict:
         check_terms(books, agreement, parties),
         check_requests(evidence, books),
         check_sides(books),
+        check_given(evidence, agreement, parties, books),
     )
     return Verdict(
         valid=all(step.ok for step in steps),
@@ -125,7 +128,10 @@ def _assurance(
                 "is not shown"
             )
     for side in sorted({"provider", "consumer"} - {book.side for book in books}):
-        said.append(f"the {side}'s log is not in this file: its records were not compared")
+        said.append(
+            f"the {side}'s log is not in this file: its records were not compared"
+            + (", beyond what it gave singly" if evidence.given and side == "provider" else "")
+        )
     if not evidence.secret:
         said.append("the secret is not disclosed: digests of requests and results are unchecked")
     unseen = sorted({c.left for p in agreement.terms.permissions for c in p.constraints} - SEEN)

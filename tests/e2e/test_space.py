@@ -180,6 +180,21 @@ async def _agree_on_everything(held: Contract) -> None:
     raise AssertionError(f"the two sides differ: {views}")
 
 
+async def test_a_consumer_has_evidence_when_its_provider_is_gone(tmp_path: Path) -> None:
+    async with contract(tmp_path) as held:
+        await held.ask()
+        with pytest.raises(Refused):
+            await held.ask(purpose="insurance-pricing")
+        held.space.members["provider"].kill()
+        async with held.space.node("consumer") as node:
+            evidence = await node.export_evidence(held.agreement)
+            key = (await node.status()).space_key
+        verdict = verify_file(evidence, unb64url(key, 32))
+        assert verdict.valid, verdict.as_json()
+        assert verdict.steps[13].detail.startswith("2 receipts")
+        assert verdict.totals["consumer"]["allowed"] == 1
+
+
 async def test_without_the_directory_nobody_is_served_for_long(tmp_path: Path) -> None:
     settings = {"settings": "view_max_age_s = 3", "directory": "heartbeat_s = 1"}
     async with contract(tmp_path, **settings) as held:

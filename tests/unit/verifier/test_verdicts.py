@@ -51,7 +51,7 @@ def test_the_vectors_are_what_their_generator_writes() -> None:
 
 def test_a_valid_file_shows_every_step_and_the_totals() -> None:
     verdict = verify_file(FILES["consumer.json"], SPACE_KEY)
-    assert [step.number for step in verdict.steps] == list(range(1, 14))
+    assert [step.number for step in verdict.steps] == list(range(1, 15))
     assert {side: sums["allowed"] for side, sums in verdict.totals.items()} == {
         "consumer": 3,
         "provider": 3,
