@@ -27,8 +27,9 @@ TIME = Kind.TIMESTAMP  # as a parameter: a date, too
 class Function:
     """``takes`` are the kinds of its arguments, the last ``optional`` of which may be missing.
 
-    ``keys`` are where the parser's node keeps the arguments. ``same`` says that it takes any
-    number of arguments of one kind, and gives that kind.
+    ``keys`` are where the parser's node keeps the arguments, ``notes`` what else it says there,
+    which holds for each such call in DuckDB. ``same`` says that it takes any number of arguments
+    of one kind, and gives that kind.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Function:
     gives: Kind = NUMBER
     optional: int = 0
     same: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def _of_text(name: str, gives: Kind = TEXT) -> Function:
@@ -90,8 +92,8 @@ FUNCTIONS: Mapping[type[exp.Expr], Function] = {
     exp.Dayname: _of_time("dayname", TEXT),
     exp.Monthname: _of_time("monthname", TEXT),
     exp.Coalesce: Function("coalesce", ("this", "expressions"), same=True),
-    exp.Greatest: Function("greatest", ("this", "expressions"), same=True),
-    exp.Least: Function("least", ("this", "expressions"), same=True),
+    exp.Greatest: Function("greatest", ("this", "expressions"), same=True, notes=("ignore_nulls",)),
+    exp.Least: Function("least", ("this", "expressions"), same=True, notes=("ignore_nulls",)),
     exp.Nullif: Function("nullif", ("this", "expression"), same=True),
 }
 

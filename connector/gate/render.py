@@ -120,6 +120,8 @@ def _call(node: Call, parts: list[str]) -> str:
             return f"({parts[0]} IN ({', '.join(parts[1:])}))"
         case "BETWEEN":
             return f"({parts[0]} BETWEEN {parts[1]} AND {parts[2]})"
+        case "round" if len(parts) == 2:
+            return f"round({parts[0]}, CAST({parts[1]} AS INTEGER))"
         case "negate":
             return f"(-{parts[0]})"
         case "case":

@@ -10,6 +10,7 @@ Left out: aggregates (``connector.gate.aggregates``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlglot import exp
@@ -37,6 +38,7 @@ from connector.gate.sql import check_keys, refuse, shown
 
 MAX_DEPTH = 64  # levels of one expression
 NULL = Value("null", Kind.NULL)
+_STRFTIME = re.compile(r"([^%]|%[aAbBdHIjmMpSuVwWyYG%]|%-[dHImMSjy])+")
 
 
 class Translator:
@@ -256,12 +258,12 @@ class Translator:
 
     def _strftime(self, source: exp.Expr) -> Node:
         check_keys(source, {"this", "format"}, "function", "strftime(value, 'format')")
-        if type(source.args["format"]) is not exp.Literal:
-            refuse("function", "strftime with a computed format", "a format that is written out")
-        kinds = (Kind.TIMESTAMP, Kind.TEXT)
         self._scope.functions.add("strftime")
-        arguments = self._take([source.this, source.args["format"]], kinds, "strftime")
-        return Call("strftime", arguments, Kind.TEXT)
+        kinds = (Kind.TIMESTAMP, Kind.TEXT)
+        value, form = self._take([source.this, source.args["format"]], kinds, "strftime")
+        if not isinstance(form, Value) or not _STRFTIME.fullmatch(form.text):
+            refuse("function", "strftime with another format", "a format as '%Y-%m-%d', as text")
+        return Call("strftime", (value, form), Kind.TEXT)
 
     def _anonymous(self, source: exp.Expr) -> Node:
         """Functions that the parser does not know by name."""
@@ -277,7 +279,7 @@ class Translator:
         return Call(name, found, Kind.BOOLEAN)
 
     def _function(self, source: exp.Expr, function: Function) -> Node:
-        check_keys(source, set(function.keys), "function", UNKNOWN_FUNCTION)
+        check_keys(source, {*function.keys, *function.notes}, "function", UNKNOWN_FUNCTION)
         self._scope.functions.add(function.name)
         sources: list[exp.Expr] = []
         for key in function.keys:
