@@ -42,7 +42,9 @@ _SYSTEM_FILES = tuple(
         "/sys/devices/system/cpu",
     )
 )
-ADDRESS_SPACE_SLACK = 2  # times the memory limit: mapped files, stacks and arenas are not used up
+# Address space beside a query's memory: the allocators reserve arenas of a gigabyte that they
+# hardly use, and the prepared file is mapped. Twice the memory limit for what is mapped twice.
+ARENA_BYTES = 3 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Sandbox:
         if platform.system() == "Linux":
             self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             self._libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        space = _mapped_bytes() + ADDRESS_SPACE_SLACK * memory_bytes
+        space = _mapped_bytes() + ARENA_BYTES + 2 * memory_bytes
         self._limits = all(
             [
                 _limit(resource.RLIMIT_CORE, 0),
