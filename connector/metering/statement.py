@@ -7,8 +7,7 @@ tool reads, with the same lines.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,40 +16,18 @@ from connector.errors import Conflict, InvalidInput
 from connector.identity.statements import sign_statement
 from connector.metering.meter import Meter
 from connector.metering.types import ActDraft, Recorded
-from connector.model.receipt import Outcome, Receipt, UseReceipt
 from connector.tlog.checkpoint import parse_checkpoint
 from connector.verifier.evidence import Entry
 from connector.verifier.totals import (
-    OUTCOMES,
     STATEMENT_ACT,
     STATEMENT_KIND,
+    add,
     statement_payload,
     totals,
 )
 
 _PAGE = 256
 _ATTEMPTS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeTotals:
-    """``sums``: counts by outcome and sums by quantity, as ``verifier.totals.totals`` names them;
-    ``refusals``: refused uses by term, each use once for each term that it failed."""
-
-    receipts: int
-    sums: Mapping[str, int]
-    refusals: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """``item``: a key of ``ScopeTotals.sums``. ``explained`` differences are expected: a use that
-    failed or was cut at the provider need not have reached the consumer."""
-
-    item: str
-    provider: int
-    consumer: int
-    explained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +39,9 @@ class ScopeEvidence:
     entries: tuple[Entry, ...]
 
 
-def scope_totals(meter: Meter, scope: str) -> ScopeTotals:
-    """What the scope's receipts add up to now; one pass over them."""
-    sums = _Sums()
-    _add_all(sums, meter, scope)
-    return sums.totals()
-
-
-def reconcile(provider: Mapping[str, int], consumer: Mapping[str, int]) -> tuple[Difference, ...]:
-    """Where both sides' sums of one agreement differ; empty if they agree.
-
-    Outcomes are compared, and every quantity that the consumer counts at all: it cannot know
-    what was scanned.
-    """
-    differences = []
-    for item in {**provider, **consumer}:
-        ours, theirs = provider.get(item, 0), consumer.get(item, 0)
-        if ours == theirs or (item not in OUTCOMES and not theirs):
-            continue
-        lost = item in (Outcome.FAILED.name.lower(), Outcome.INTERRUPTED.name.lower())
-        differences.append(Difference(item, ours, theirs, explained=lost and ours > theirs))
-    return tuple(differences)
+def scope_totals(meter: Meter, scope: str) -> dict[str, int]:
+    """What the scope's receipts add up to now, as ``totals`` gives it; one pass over them."""
+    return totals(recorded.receipt for recorded in _all(meter, scope))
 
 
 async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did: str) -> Recorded:
@@ -93,7 +52,7 @@ async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did:
     """
     sums = _Sums()
     for _ in range(_ATTEMPTS):
-        await asyncio.to_thread(_add_all, sums, meter, scope)
+        await asyncio.to_thread(sums.catch_up, meter, scope)
         number, head = meter.last(scope)
         if number != sums.receipts:
             continue
@@ -103,7 +62,7 @@ async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did:
             time=meter.clock.now(),
             receipts=number,
             head=head,
-            totals=sums.totals().sums,
+            totals=sums.totals,
         )
         statement = sign_statement(key, STATEMENT_KIND, payload).encode()
         draft = ActDraft(
@@ -137,28 +96,16 @@ def collect(meter: Meter, scope: str, checkpoint: bytes | None = None) -> ScopeE
 
 
 class _Sums:
-    """Totals as receipts come."""
+    """Totals of a scope, brought up to date as receipts come."""
 
     def __init__(self) -> None:
         self.receipts = 0
-        self._sums = totals(())
-        self._refusals: Counter[str] = Counter()
+        self.totals = totals(())
 
-    def add(self, receipt: Receipt) -> None:
-        self.receipts += 1
-        for item, amount in totals((receipt,)).items():
-            self._sums[item] += amount
-        if isinstance(receipt, UseReceipt) and receipt.outcome is Outcome.REFUSED:
-            self._refusals.update({reason.term for reason in receipt.reasons})
-
-    def totals(self) -> ScopeTotals:
-        return ScopeTotals(self.receipts, dict(self._sums), dict(self._refusals))
-
-
-def _add_all(sums: _Sums, meter: Meter, scope: str) -> None:
-    """Those that are not in yet."""
-    for recorded in _all(meter, scope, sums.receipts + 1):
-        sums.add(recorded.receipt)
+    def catch_up(self, meter: Meter, scope: str) -> None:
+        for recorded in _all(meter, scope, self.receipts + 1):
+            self.receipts += 1
+            add(self.totals, recorded.receipt)
 
 
 def _all(meter: Meter, scope: str, first: int = 1) -> Iterator[Recorded]:

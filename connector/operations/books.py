@@ -7,6 +7,7 @@ a provider's books stand alone and say so.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,7 @@ import structlog
 from connector.errors import ConnectorError, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
-from connector.metering.statement import (
-    collect,
-    issue_statement,
-    scope_totals,
-)
+from connector.metering.statement import collect, issue_statement, scope_totals
 from connector.metering.types import Recorded
 from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
@@ -109,7 +106,7 @@ class Books:
         """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``
         if its receipts do not verify, ``NotFound``."""
         agreement = await self._negotiations.agreement(agreement_id)
-        own = scope_totals(self._meter, agreement_id).sums
+        own = await asyncio.to_thread(scope_totals, self._meter, agreement_id)
         theirs = totals(receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries)
         provider, consumer = (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
         return tuple(Line(name, provider[name], consumer[name]) for name in COMPARED)
@@ -123,7 +120,8 @@ class Books:
         statement = await issue_statement(
             self._meter, agreement_id, self._ourselves.signing_key, self._ourselves.did
         )
-        own = collect(self._meter, agreement_id, await self._cosigned(statement.index))
+        note = await self._cosigned(statement.index)
+        own = await asyncio.to_thread(collect, self._meter, agreement_id, note)
         logs = [LogEvidence(self._ourselves.log_origin, own.checkpoint, own.entries)]
         given: tuple[ReceiptProof, ...] = ()
         try:
