@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from connector.errors import Reason
@@ -88,4 +87,3 @@ class Decision:
     reasons: tuple[Reason, ...]
     obligations: Obligations
     policy_digest: bytes
-    facts: Mapping[str, str] = field(default_factory=dict)

@@ -27,7 +27,6 @@ from connector.transport.grpc.directory_management import checks_message, status
 
 FOLLOW_S = 30.0  # seconds that a negotiation is followed, unless asked otherwise
 PAGE = 50
-MAX_EVIDENCE_CHUNK = 1 << 20
 
 
 class Node(Protocol):
