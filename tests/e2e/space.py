@@ -196,13 +196,20 @@ async def space(folder: Path, settings: str = "") -> AsyncIterator[Space]:
 
 
 def _configure(data: Path, settings: str) -> None:
-    """Put ``settings`` before the file's tables; a setting that is there gives way."""
+    """Set some settings, as TOML; a line that sets the same, or opens the same table, gives way."""
     path = data / "connector.toml"
-    names = {line.split("=")[0].strip() for line in settings.splitlines() if "=" in line}
+    lines = settings.splitlines()
+    table = next((place for place, line in enumerate(lines) if line.startswith("[")), len(lines))
+    names = {line.split("=")[0].strip() for line in lines if "=" in line}
     kept = [
         line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in names
     ]
-    path.write_text("\n".join([settings, *kept]) + "\n")
+    for line in lines[table:]:
+        if line.startswith("["):
+            kept.remove(line)
+    opened = next((at for at, line in enumerate(kept) if line.startswith("[")), len(kept))
+    ordered = [*lines[:table], *kept[:opened], *lines[table:], "", *kept[opened:]]
+    path.write_text("\n".join(ordered) + "\n")
 
 
 async def _until_directory(found: Space) -> None:
