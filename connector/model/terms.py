@@ -120,6 +120,16 @@ def parse_terms(value: Mapping[str, Any]) -> Terms:
     )
 
 
+def parse_sections(data: bytes) -> Terms:
+    """Terms from UTF-8 JSON with the three sections of an offer and nothing else.
+
+    Raises ``InvalidInput``.
+    """
+    value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
+    fields.only_keys(value, _SECTIONS, "terms")
+    return parse_terms(value)
+
+
 def parse_offer(data: bytes | Mapping[str, Any]) -> Offer:
     """An Offer from its JSON. Raises ``InvalidInput``."""
     value = _document(data, "Offer", _OFFER_KEYS)

@@ -24,7 +24,7 @@ from connector.model.catalog import (
     dataset_json,
     parse_dataset,
 )
-from connector.model.terms import Offer, Terms, parse_terms
+from connector.model.terms import Offer, parse_sections
 from connector.policy import inputs
 from connector.policy.decisions import LISTING, read_listing
 from connector.ports.clock import Clock
@@ -156,7 +156,7 @@ class Publisher:
             id=f"urn:uuid:{uuid.uuid4()}",
             target=dataset_id,
             assigner=self._ourselves.did,
-            terms=_terms(wanted.terms),
+            terms=parse_sections(wanted.terms),
         )
         dataset = Dataset(
             id=dataset_id,
@@ -185,12 +185,6 @@ class Publisher:
         answer = read_listing(await self._engine.evaluate(LISTING, document))
         if not answer.allow:
             raise Refused(answer.reasons, hint="change the terms or the classification")
-
-
-def _terms(data: bytes) -> Terms:
-    value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
-    fields.only_keys(value, frozenset({"permission", "prohibition", "obligation"}), "terms")
-    return parse_terms(value)
 
 
 def _columns(wanted: Publication, source: SourceInfo) -> tuple[Column, ...]:

@@ -17,7 +17,7 @@ from connector.model import fields
 from connector.model.catalog import dataset_json
 from connector.model.negotiation import Negotiation, State, StoredAgreement
 from connector.model.receipt import ActReceipt, DeliveryReceipt, Receipt, UseReceipt
-from connector.model.terms import Terms, parse_terms
+from connector.model.terms import parse_sections
 from connector.operations.consuming import VerifiedUse
 from connector.operations.publishing import Publication
 from connector.operations.services import Services
@@ -116,7 +116,7 @@ class ManagementServicer(rpc.ManagementServiceServicer):
                 request.provider,
                 request.dataset_id,
                 offer_id=request.offer_id,
-                terms=_terms(request.terms) if request.terms else None,
+                terms=parse_sections(request.terms) if request.terms else None,
                 accept_offers=request.accept_counter_offer,
             )
         changes = negotiations.follow(negotiation.pid)
@@ -147,7 +147,7 @@ class ManagementServicer(rpc.ManagementServiceServicer):
             case "reject":
                 negotiation = await negotiations.terminate(request.pid, "rejected", request.reason)
             case "counter":
-                negotiation = await negotiations.counter(request.pid, _terms(request.terms))
+                negotiation = await negotiations.counter(request.pid, parse_sections(request.terms))
             case _:
                 raise InvalidInput("decision: must be approve, reject or counter")
         return pb.DecideApprovalResponse(negotiation=_negotiation(negotiation))
@@ -214,12 +214,6 @@ class ManagementServicer(rpc.ManagementServiceServicer):
             ],
             agree=all(line.provider == line.consumer for line in lines),
         )
-
-
-def _terms(data: bytes) -> Terms:
-    value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
-    fields.only_keys(value, frozenset({"permission", "prohibition", "obligation"}), "terms")
-    return parse_terms(value)
 
 
 def _rests(negotiation: Negotiation) -> bool:
