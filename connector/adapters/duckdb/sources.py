@@ -114,8 +114,16 @@ def _connect(path: str, memory_mb: int, threads: int) -> duckdb.DuckDBPyConnecti
 def _reader(connection: duckdb.DuckDBPyConnection, source: Path, csv_null: str) -> str:
     """The SQL that reads the source, after a look at each of its files."""
     files, is_csv = _files(source)
-    readers = [_read([file], csv_null, is_csv=is_csv, sample=1000) for file in files]
+    partitions = f"hive_partitioning={'true' if _partitioned(source, files) else 'false'}"
     try:
+        if is_csv:
+            dialects = {_dialect(connection, file) for file in files}
+            if len(dialects) > 1:
+                raise BadSource("the CSV files of the folder are separated in different ways")
+            options = f"{_csv_options(csv_null, *dialects.pop())}, {partitions}"
+            readers = [f"read_csv([{_text(file)}], sample_size=1000, {options})" for file in files]
+        else:
+            readers = [f"read_parquet([{_text(file)}], {partitions})" for file in files]
         first, *others = (_columns(connection, reader) for reader in readers)
     except duckdb.Error as error:
         raise _unreadable(error) from error
@@ -123,10 +131,41 @@ def _reader(connection: duckdb.DuckDBPyConnection, source: Path, csv_null: str) 
         same = [n for n, _ in columns] == [n for n, _ in first] if is_csv else columns == first
         if not same:
             raise BadSource("the files of the folder have different columns")
-    names = [name for name, _ in first]
-    if UNIT_BIT in (name.lower() for name in names):
+    if UNIT_BIT in (name.lower() for name, _ in first):
         raise BadSource(f"a column may not be called {UNIT_BIT}")
-    return _read(files, csv_null, is_csv=is_csv, sample=-1)
+    listed = ", ".join(_text(file) for file in files)
+    # Types are what the whole files say, not their first rows.
+    return (
+        f"read_csv([{listed}], sample_size=-1, union_by_name=true, {options})"
+        if is_csv
+        else f"read_parquet([{listed}], {partitions})"
+    )
+
+
+def _partitioned(source: Path, files: Sequence[str]) -> bool:
+    """Whether folders named ``column=value`` within the source hold each file's last columns."""
+    folders = [Path(file).relative_to(source).parent.parts for file in files]
+    inside = all(parts and all("=" in part for part in parts) for parts in folders)
+    return inside and not any("=" in part for part in source.parts)
+
+
+def _dialect(connection: duckdb.DuckDBPyConnection, file: str) -> tuple[str, str, str]:
+    """What separates a CSV file's values, quotes them and escapes a quote. Found once, from the
+    file's beginning: to guess it again on the whole file takes longer than to read it."""
+    found = connection.execute(
+        "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, header=true)", [file]
+    ).fetchall()
+    separator, quote, escape = (str(value) for value in found[0])
+    quote = quote if len(quote) == 1 else '"'
+    return separator, quote, escape if len(escape) == 1 else quote
+
+
+def _csv_options(csv_null: str, separator: str, quote: str, escape: str) -> str:
+    nulls = ", ".join(_text(null) for null in dict.fromkeys([csv_null, ""]))
+    return (
+        f"header=true, nullstr=[{nulls}], delim={_text(separator)}, quote={_text(quote)},"
+        f" escape={_text(escape)}, comment=''"
+    )
 
 
 def _files(source: Path) -> tuple[list[str], bool]:
@@ -156,17 +195,6 @@ def _is_data(path: Path) -> bool:
         path.is_file()
         and not path.name.startswith((".", "_"))
         and path.name.lower().endswith(_CSV + _PARQUET)
-    )
-
-
-def _read(files: Sequence[str], csv_null: str, *, is_csv: bool, sample: int) -> str:
-    listed = ", ".join(_text(file) for file in files)
-    if not is_csv:
-        return f"read_parquet([{listed}])"
-    nulls = ", ".join(_text(null) for null in dict.fromkeys([csv_null, ""]))
-    return (
-        f"read_csv([{listed}], header=true, sample_size={sample:d}, nullstr=[{nulls}],"
-        " union_by_name=true)"
     )
 
 
