@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+COMMAND_WIDTH = 96  # characters of one line of a command
 MAX_LINE = 240  # characters of one line of a tool's output
 
 
@@ -49,8 +51,10 @@ class Teller:
             self._print(f"   [dim]| {escape(shown)}[/]")
 
     def command(self, who: str, words: Sequence[str]) -> None:
-        shown = " ".join(_quoted(word) for word in words)
-        self._print(f"   [green]{escape(who)}[/] [dim]$[/] {escape(shown)}")
+        first, *more = _lines(words)
+        self._say(Text.assemble("   ", (who, "green"), " ", ("$", "dim"), " ", first))
+        for line in more:
+            self._say(Text(" " * (len(who) + 8) + line))
 
     def check(self, holds: bool, text: str) -> bool:
         """One claim of the story. It is told either way, and a false one fails the demo."""
@@ -97,9 +101,29 @@ class Teller:
             self.say(f"... {doing}")
             yield
 
-    def _print(self, text: str) -> None:
+    def _print(self, markup: str) -> None:
+        self._say(Text.from_markup(markup))
+
+    def _say(self, text: Text) -> None:
         self.console.print(text)
         sys.stdout.flush()
+
+
+def _lines(words: Sequence[str]) -> list[str]:
+    """The command, broken as a shell would take it; an option stays beside its value."""
+    parts: list[str] = []
+    for word in map(_quoted, words):
+        if parts and parts[-1].startswith("--") and " " not in parts[-1] and word[:2] != "--":
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) > COMMAND_WIDTH:
+            lines[-1] += " \\"
+            lines.append("")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return lines
 
 
 def _quoted(word: str) -> str:
