@@ -153,7 +153,29 @@ _KEYS = {
 
 
 def encode(receipt: Receipt) -> bytes:
-    """The leaf's bytes. Raises ``InvalidInput`` for whatever ``decode`` would refuse."""
+    """The leaf's bytes. Raises ``InvalidInput`` for whatever ``decode`` would refuse.
+
+    The map is read back by the rules of ``decode`` before it is written: ``cbor`` then has only
+    one encoding for it, so that ``decode(encode(receipt)) == receipt``.
+    """
+    leaf = _map(receipt)
+    if _read(leaf) != receipt:
+        raise InvalidInput("receipt: does not survive its own encoding")
+    try:
+        data = cbor.encode(leaf)
+    except ValueError as error:  # a value of a type outside the subset, half a surrogate pair
+        raise InvalidInput("receipt: a value that has no encoding") from error
+    if len(data) > cbor.MAX_BYTES:
+        raise InvalidInput(f"receipt: larger than {cbor.MAX_BYTES} bytes")
+    return data
+
+
+def decode(data: bytes) -> Receipt:
+    """Strict parser: every key of the kind and no other, every bound. Raises ``InvalidInput``."""
+    return _read(cbor.decode(data))
+
+
+def _map(receipt: Receipt) -> dict[int, cbor.Value]:
     leaf: dict[int, cbor.Value] = {
         _VERSION: VERSION,
         _SALT: receipt.salt,
@@ -191,18 +213,11 @@ def encode(receipt: Receipt) -> bytes:
                 _LEAF_INDEX: receipt.leaf_index,
                 _TREE_SIZE: receipt.tree_size,
             }
-    try:
-        data = cbor.encode(leaf)
-    except ValueError as error:  # a negative number, half a surrogate pair
-        raise InvalidInput("receipt: a value that has no encoding") from error
-    if decode(data) != receipt:
-        raise InvalidInput("receipt: does not survive its own encoding")
-    return data
+    return leaf
 
 
-def decode(data: bytes) -> Receipt:
-    """Strict parser: every key of the kind and no other, every bound. Raises ``InvalidInput``."""
-    value = cbor.decode(data)
+def _read(value: cbor.Value) -> Receipt:
+    """A leaf's map to what it says; every rule of a receipt that is not one of ``cbor``."""
     if not isinstance(value, dict):
         raise InvalidInput("receipt: must be a map")
     leaf = _Leaf(value)
