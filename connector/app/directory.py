@@ -64,7 +64,6 @@ from connector.transport.http.server import HttpDoor, Sources, application
 log = structlog.get_logger()
 
 MESSAGE_BYTES = 4 << 20
-OWN_CERTIFICATE_DAYS = 365  # of the directory's certificate, new at each start
 
 
 def run(data: Path) -> None:
@@ -112,7 +111,7 @@ async def _serve(data: Path, settings: config.Directory) -> None:
         metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
         metrics.gauge("tds_membership_events", "Membership events", lambda: services.register.last)
         node = _Directory(settings, services, meter, witness, clock)
-        tls = _own_tls(keys, authority, settings, clock)
+        tls = _OwnTls(keys, authority, settings, clock)
         calls = OpenCalls()
         authenticate = MutualTls(
             settings.did,
@@ -144,8 +143,8 @@ async def _serve(data: Path, settings: config.Directory) -> None:
         )
         for door in (manager, candidates, members):
             stack.push_async_callback(door.drain, settings.drain_s)
-        await members.open_mutual_tls(settings.listen, lambda: tls)
-        await candidates.open_tls(settings.enrol, tls)
+        await members.open_mutual_tls(settings.listen, tls.current)
+        await candidates.open_tls(settings.enrol, tls.current)
         http = HttpDoor(application(node.sources(metrics)), settings.http)
         node.http = await http.open()
         stack.push_async_callback(http.close)
@@ -221,18 +220,39 @@ def _authority(keys: KeyFolder, settings: config.Directory, clock: SystemClock) 
     return Authority(read_authority(pem), key, settings.certificate_days)
 
 
-def _own_tls(
-    keys: KeyFolder, authority: Authority, settings: config.Directory, clock: SystemClock
-) -> TlsIdentity:
-    """A certificate of the directory's own, new at each start."""
-    certificate = issue_certificate(
-        authority.certificate,
-        authority.key,
-        keys.tls_key().public_key(),
-        did=settings.did,
-        name=settings.name,
-        now=clock.now(),
-        days=OWN_CERTIFICATE_DAYS,
-    )
-    chain = chain_pem(certificate, authority.certificate)
-    return TlsIdentity(keys.tls_key_pem(), chain, authority.pem, read_chain(chain).thumbprint)
+class _OwnTls:
+    """The directory's own certificate, made anew before it ends."""
+
+    def __init__(
+        self,
+        keys: KeyFolder,
+        authority: Authority,
+        settings: config.Directory,
+        clock: SystemClock,
+    ) -> None:
+        self._key = keys.tls_key()
+        self._key_pem = keys.tls_key_pem()
+        self._authority = authority
+        self._settings = settings
+        self._clock = clock
+        self._made = self._make()
+
+    def current(self) -> TlsIdentity:
+        """Asked at each handshake."""
+        if read_chain(self._made.chain).renew_at <= self._clock.now():
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> TlsIdentity:
+        certificate = issue_certificate(
+            self._authority.certificate,
+            self._authority.key,
+            self._key.public_key(),
+            did=self._settings.did,
+            name=self._settings.name,
+            now=self._clock.now(),
+            days=self._settings.certificate_days,
+        )
+        chain = chain_pem(certificate, self._authority.certificate)
+        pem = self._authority.pem
+        return TlsIdentity(self._key_pem, chain, pem, read_chain(chain).thumbprint)

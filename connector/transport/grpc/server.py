@@ -42,21 +42,24 @@ class Door:
     async def open_mutual_tls(self, address: str, identity: Callable[[], TlsIdentity]) -> None:
         """Listen with certificates on both sides. ``identity`` is asked at every handshake, so a
         renewed certificate needs no restart."""
+        await self._open_tls(address, identity, mutual=True)
 
+    async def open_tls(self, address: str, identity: Callable[[], TlsIdentity]) -> None:
+        """Listen with a server certificate alone: the enrolment door."""
+        await self._open_tls(address, identity, mutual=False)
+
+    async def _open_tls(
+        self, address: str, identity: Callable[[], TlsIdentity], *, mutual: bool
+    ) -> None:
         def configuration() -> grpc.ServerCertificateConfiguration:
             tls = identity()
             return grpc.ssl_server_certificate_configuration(
-                [(tls.key, tls.chain)], root_certificates=tls.authority
+                [(tls.key, tls.chain)], root_certificates=tls.authority if mutual else None
             )
 
         credentials = grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=True
+            configuration(), configuration, require_client_authentication=mutual
         )
-        await self._open(address, lambda: self.server.add_secure_port(address, credentials))
-
-    async def open_tls(self, address: str, tls: TlsIdentity) -> None:
-        """Listen with a server certificate alone: the enrolment door."""
-        credentials = grpc.ssl_server_credentials([(tls.key, tls.chain)])
         await self._open(address, lambda: self.server.add_secure_port(address, credentials))
 
     async def open_socket(self, path: Path) -> None:
