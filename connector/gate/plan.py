@@ -102,10 +102,12 @@ class Plan:
         select = [f"{render(key)} AS k{number}" for number, key in enumerate(self.keys)]
         if minimum:
             unit = identifier(UNIT_BIT if by_bits else self.privacy_unit)
-            count = "coalesce(bit_count(bit_or({})), 0)" if by_bits else "count(DISTINCT {})"
-            counted = [unit, *(f"CASE WHEN {each} IS NOT NULL THEN {unit} END" for each in guarded)]
+            count = f"bit_or({unit})" if by_bits else f"count(DISTINCT {unit})"
+            counts = [count, *(f"{count} FILTER (WHERE {each} IS NOT NULL)" for each in guarded)]
+            if by_bits:
+                counts = [f"coalesce(bit_count({each}), 0)" for each in counts]
             select.append("count(*) AS n")
-            select += [f"{count.format(each)} AS u{n}" for n, each in enumerate(counted)]
+            select += [f"{each} AS u{number}" for number, each in enumerate(counts)]
         select += [f"{aggregate(each)} AS a{number}" for number, each in enumerate(found)]
         grouped = ", ".join(str(number + 1) for number in range(len(self.keys)))
         return Program(
@@ -149,7 +151,7 @@ class Plan:
         inner += [f"({each} IS NOT NULL) AS c{n}" for n, each in enumerate(guarded, start=1)]
         same = [f"t.k{n} IS NOT DISTINCT FROM d.k{n}" for n in range(len(self.keys))]
         counts = ["count(DISTINCT t.unit) AS u0"] + [
-            f"count(DISTINCT CASE WHEN t.c{n} THEN t.unit END) AS u{n}"
+            f"count(DISTINCT t.unit) FILTER (WHERE t.c{n}) AS u{n}"
             for n in range(1, len(guarded) + 1)
         ]
         return (
