@@ -41,8 +41,9 @@ PROVIDERS = StoredAgreement(
     party=Party.PROVIDER,
     peer=CONSUMER,
     state=AgreementState.ACTIVE,
-    provider_signature="",
+    provider_signature="by the airport",
     secret=SECRET,
     dataset_record="",
+    consumer_signature="by the bureau",
 )
 CONSUMERS = dataclasses.replace(PROVIDERS, party=Party.CONSUMER, peer=PROVIDER)

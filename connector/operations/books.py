@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from connector.errors import ConnectorError, PeerFault, VerificationFailed
+from connector.errors import Conflict, ConnectorError, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
 from connector.metering.statement import collect, issue_statement, scope_totals
@@ -114,9 +114,11 @@ class Books:
     async def evidence(self, agreement_id: str, *, disclose_secret: bool) -> bytes:
         """An evidence file (docs/evidence.md) with our books closed by a statement.
 
-        Raises ``NotFound`` and as ``Meter.record`` does.
+        Raises ``NotFound``, ``Conflict`` before both parties signed, and as ``Meter.record`` does.
         """
         agreement = await self._negotiations.agreement(agreement_id)
+        if not (agreement.provider_signature and agreement.consumer_signature):
+            raise Conflict("the agreement is not signed by both parties yet")
         statement = await issue_statement(
             self._meter, agreement_id, self._ourselves.signing_key, self._ourselves.did
         )
