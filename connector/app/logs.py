@@ -16,7 +16,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def configure(level: str, node: str) -> None:
-    """``node`` is the DID that every line names."""
+    """``level``: a key of ``LEVELS``; ``node``: the DID that every line names."""
     logging.basicConfig(
         stream=sys.stderr, format='{"event": "%(message)s", "logger": "%(name)s"}', level="WARNING"
     )
@@ -30,7 +30,7 @@ def configure(level: str, node: str) -> None:
             lambda _logger, _method, event: {"node": node, **event},
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, 20)),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -21,6 +21,7 @@ from connector.model.participant import parse_did
 FILE_NAME = "connector.toml"
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 107
 MAX_FILE_BYTES = 65_536
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 C = TypeVar("C")
 
@@ -63,7 +64,7 @@ class Node:
     socket: str = ""  # path of the management socket; empty: run/connector.sock in the data folder
     view_max_age_s: float = 15.0  # seconds; older than this, no peer is served
     drain_s: float = 5.0  # seconds that running uses get on SIGTERM
-    log_level: str = "info"
+    log_level: str = "info"  # debug, info, warning or error
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
 
@@ -84,7 +85,7 @@ class Directory:
     certificate_days: int = 30  # of a member's TLS certificate
     credential_days: int = 365  # of a membership credential
     drain_s: float = 5.0  # seconds that open calls get on SIGTERM
-    log_level: str = "info"
+    log_level: str = "info"  # debug, info, warning or error
     policy: Policy = field(default_factory=Policy)
 
 
@@ -182,9 +183,17 @@ def _checked(config: C) -> C:
         raise ConfigError("policy.engine: must be embedded or opa")
     if not both.name:
         raise ConfigError("name: must not be empty")
-    for name in ("listen", "endpoint", "http", "enrol", "enrol_endpoint"):
-        address = getattr(both, name, "")
-        if address and not _is_address(address):
+    if both.log_level not in LOG_LEVELS:
+        raise ConfigError(f"log_level: must be one of {', '.join(LOG_LEVELS)}")
+    addresses = {"listen": both.listen, "http": both.http}
+    if both.endpoint:
+        addresses["endpoint"] = both.endpoint
+    if isinstance(both, Directory):
+        addresses["enrol"] = both.enrol
+        if both.enrol_endpoint:
+            addresses["enrol_endpoint"] = both.enrol_endpoint
+    for name, address in addresses.items():
+        if not _is_address(address):
             raise ConfigError(f"{name}: must be host:port")
     return config
 

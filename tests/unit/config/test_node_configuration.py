@@ -1,0 +1,114 @@
+"""``connector.toml``: what is accepted, and each thing that is refused, by name."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from connector import config
+from connector.errors import ConfigError
+
+NODE = 'role = "node"\ndid = "did:web:airport.example"\nname = "Airport"\n'
+DIRECTORY = 'role = "directory"\ndid = "did:web:space.example"\nname = "Space"\n'
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    data = text.encode() if isinstance(text, str) else text
+    (folder / config.FILE_NAME).write_bytes(data)
+    return folder
+
+
+def test_the_least_node_has_every_default(tmp_path: Path) -> None:
+    node = config.load_node(write(tmp_path, NODE))
+    assert node == config.Node("did:web:airport.example", "Airport")
+    assert node.limits == config.Limits()
+
+
+def test_the_least_directory_has_every_default(tmp_path: Path) -> None:
+    found = config.load_directory(write(tmp_path, DIRECTORY))
+    assert found == config.Directory("did:web:space.example", "Space")
+    assert found.heartbeat_s * 3 <= config.Node("", "").view_max_age_s, (
+        "a quiet space is not a stale one"
+    )
+
+
+def test_what_is_written_is_what_holds(tmp_path: Path) -> None:
+    text = NODE + (
+        'listen = "[::1]:9443"\nview_max_age_s = 3\n'
+        '[policy]\nengine = "opa"\n[limits]\nquery_timeout_s = 1.5\nworkers = 7\n'
+    )
+    node = config.load_node(write(tmp_path, text))
+    assert node.listen == "[::1]:9443"
+    assert (node.view_max_age_s, node.policy.engine) == (3, "opa")
+    assert node.limits == dataclasses.replace(config.Limits(), query_timeout_s=1.5, workers=7)
+
+
+# What is wrong, and a word of the message that says so.
+WRONG = {
+    "an unknown key": (NODE + "view_max_age = 5", "view_max_age"),
+    "an unknown table": (NODE + "[limit]\nworkers = 2", "limit"),
+    "an unknown key in a table": (NODE + "[limits]\nworker = 2", "worker"),
+    "a directory's key": (NODE + "heartbeat_s = 5", "heartbeat_s"),
+    "no did": ('role = "node"\nname = "Airport"', "did"),
+    "no name": ('role = "node"\ndid = "did:web:airport.example"', "name"),
+    "an empty name": (NODE.replace('"Airport"', '""'), "name"),
+    "no role": (NODE.replace('role = "node"\n', ""), "role"),
+    "another role": (DIRECTORY, "role"),
+    "a role that is no text": (NODE.replace('"node"', "1"), "role"),
+    "a did that is none": (NODE.replace("did:web:airport.example", "airport"), "did"),
+    "text for a number": (NODE + 'drain_s = "5"', "drain_s"),
+    "a number for text": (NODE + "listen = 9443", "listen"),
+    "a part for a whole number": (NODE + "[limits]\nworkers = 1.5", "workers"),
+    "true for a number": (NODE + "[limits]\nworkers = true", "workers"),
+    "zero": (NODE + "[limits]\nworkers = 0", "workers"),
+    "less than zero": (NODE + "view_max_age_s = -1", "view_max_age_s"),
+    "infinity": (NODE + "view_max_age_s = inf", "view_max_age_s"),
+    "no number": (NODE + "view_max_age_s = nan", "view_max_age_s"),
+    "a text for a table": (NODE + 'policy = "opa"', "policy"),
+    "a list for a table": (NODE + "limits = []", "limits"),
+    "an unknown engine": (NODE + '[policy]\nengine = "none"', "engine"),
+    "an address without a port": (NODE + 'listen = "127.0.0.1"', "listen"),
+    "an address without a host": (NODE + 'listen = ":9443"', "listen"),
+    "an empty listen": (NODE + 'listen = ""', "listen"),
+    "a port that is none": (NODE + 'http = "127.0.0.1:http"', "http"),
+    "a port too large": (NODE + 'endpoint = "airport.example:65536"', "endpoint"),
+    "a port in other digits": (NODE + 'listen = "127.0.0.1:９４４３"', "listen"),
+    "an unknown log level": (NODE + 'log_level = "verbose"', "log_level"),
+    "no TOML": ("role = node", "TOML"),
+    "a key twice": (NODE + 'name = "Other"', "TOML"),
+    "no UTF-8": (NODE.encode() + b"\xff", "TOML"),
+    "too large": (NODE + "#" * config.MAX_FILE_BYTES, "larger"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_configuration_is_refused(tmp_path: Path, name: str) -> None:
+    text, word = WRONG[name]
+    with pytest.raises(ConfigError, match=word):
+        config.load_node(write(tmp_path, text))
+
+
+def test_a_folder_without_a_configuration_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load_node(tmp_path)
+    assert "connector init" in caught.value.hint
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / config.FILE_NAME).mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load_node(tmp_path)
+
+
+def test_the_role_is_known_before_the_rest_is_read(tmp_path: Path) -> None:
+    assert config.role_of(write(tmp_path, DIRECTORY)) == "directory"
+    assert config.role_of(write(tmp_path, "")) == ""
+
+
+def test_the_socket_is_where_the_kernel_can_bind_it(tmp_path: Path) -> None:
+    assert config.socket_path(tmp_path, "").name == "connector.sock"
+    assert config.socket_path(tmp_path, "/run/x.sock") == Path("/run/x.sock")
+    long = "/" + "x" * (config.MAX_SOCKET_PATH - 1)
+    assert config.socket_path(tmp_path, long) == Path(long)
+    with pytest.raises(ConfigError, match="longer"):
+        config.socket_path(tmp_path, long + "x")
