@@ -1,22 +1,26 @@
-"""Aggregates: over columns alone, added and subtracted.
+"""Aggregates: each over one column as it is.
 
-Any other function of a row's value inside an aggregate of many can make it the value of one: a
-CASE or FILTER picks the row, a high power or a large constant (whose rounding is a threshold)
-lets the largest value outweigh all others, a multiplication that overflows tells by its error.
-Scaling and rounding work as well on the aggregate, where this gate allows them.
+Any other function of a row's values inside an aggregate of many can make it the value of one:
+
+- a CASE or FILTER picks the row;
+- a high power, or a large constant whose rounding is a threshold, lets the largest value outweigh
+  all others, and a product that overflows tells of it by the error;
+- a sum of two columns leaves out the rows where either is NULL, so that sum(a) + sum(b) -
+  sum(a + b) is the value of a in the one row that has no b.
+
+Scaling, rounding and combining work as well on the aggregates, where this gate allows them.
 """
 
 from __future__ import annotations
 
 from sqlglot import exp
 
-from connector.gate.expressions import Aggregate, Kind, Term
+from connector.gate.expressions import Aggregate, Field, Kind
 from connector.gate.functions import AGGREGATES, said
 from connector.gate.scope import Scope, fold
 from connector.gate.sql import check_keys, refuse, shown
 
-MAX_COLUMNS = 16  # inside one aggregate
-_ALLOWED_INSIDE = "columns, added and subtracted; compute on the aggregate instead"
+_ALLOWED_INSIDE = "one column; compute on the aggregates: avg(a) - avg(b), sum(a) / 60"
 
 
 def is_aggregate(source: exp.Expr) -> bool:
@@ -25,24 +29,21 @@ def is_aggregate(source: exp.Expr) -> bool:
 
 
 def aggregate(source: exp.Expr, scope: Scope) -> Aggregate:
-    """An aggregate, and a note of its columns in ``scope``. Raises ``Refused``."""
+    """An aggregate, and a note of its column in ``scope``. Raises ``Refused``."""
     if type(source) is exp.Count:
         return _count(source, scope)
     if _is_mean(source):
         name, inside = "avg", source.expressions[0]
     else:
-        check_keys(source, {"this"}, "aggregate", "an aggregate of columns")
+        check_keys(source, {"this"}, "aggregate", "an aggregate of a column")
         name, inside = AGGREGATES[type(source)], source.this
     if type(inside) is exp.Distinct:
         refuse("aggregate", f"{name}(DISTINCT ...)", "count(DISTINCT column)")
-    terms = _terms(inside, name, scope)
-    for term in terms:
-        if term.field.kind is not Kind.NUMBER:
-            refuse("type", f"{name} of {term.field.kind}", f"{name} of {Kind.NUMBER}")
-    if len({term.field for term in terms}) != len(terms):
-        refuse("aggregate", f"{name} of a column twice", _ALLOWED_INSIDE)
+    field = _field(inside, name, scope)
+    if field.kind is not Kind.NUMBER:
+        refuse("type", f"{name} of {field.kind}", f"{name} of {Kind.NUMBER}")
     scope.aggregates.add(name)
-    return Aggregate(name, terms)
+    return Aggregate(name, field)
 
 
 def _count(source: exp.Expr, scope: Scope) -> Aggregate:
@@ -56,40 +57,23 @@ def _count(source: exp.Expr, scope: Scope) -> Aggregate:
     scope.aggregates.add(name)
     if name == "count":
         if inside is None or (type(inside) is exp.Literal and not inside.is_string):
-            return Aggregate(name, ())  # count(), count(1)
+            return Aggregate(name, None)  # count(), count(1)
         if type(inside) is exp.Star:
             check_keys(inside, frozenset(), "aggregate", "count(*)")
-            return Aggregate(name, ())
-    terms = _terms(inside, name, scope)
-    if len(terms) != 1:
-        refuse("aggregate", f"{name} of a sum", "count(*), count(column)")
-    return Aggregate(name, terms)
+            return Aggregate(name, None)
+    return Aggregate(name, _field(inside, name, scope))
 
 
-def _terms(source: exp.Expr, name: str, scope: Scope) -> tuple[Term, ...]:
-    """Columns added and subtracted, flat."""
-    terms: list[Term] = []
-    pending = [(source, False)]
-    while pending:
-        node, negative = pending.pop()
-        kind = type(node)
-        if kind is exp.Column:
-            column = scope.find(node)
-            if column is None:
-                refuse("column", shown(node.name), "columns of the dataset")
-            terms.append(Term(negative, scope.touch(column, "aggregate", name)))
-        elif kind is exp.Paren:
-            check_keys(node, {"this"}, "operator", "an expression in parentheses")
-            pending.append((node.this, negative))
-        elif kind in (exp.Add, exp.Sub):
-            check_keys(node, {"this", "expression"}, "aggregate", _ALLOWED_INSIDE)
-            pending.append((node.expression, negative is not (kind is exp.Sub)))
-            pending.append((node.this, negative))
-        else:
-            refuse("aggregate", f"{name} of {said(node)}", _ALLOWED_INSIDE)
-        if len(terms) > MAX_COLUMNS:
-            refuse("size", f"more than {MAX_COLUMNS} columns in an aggregate", _ALLOWED_INSIDE)
-    return tuple(terms)
+def _field(source: exp.Expr, name: str, scope: Scope) -> Field:
+    while type(source) is exp.Paren:
+        check_keys(source, {"this"}, "operator", "an expression in parentheses")
+        source = source.this
+    if type(source) is not exp.Column:
+        refuse("aggregate", f"{name} of {said(source)}", _ALLOWED_INSIDE)
+    column = scope.find(source)
+    if column is None:
+        refuse("column", shown(source.name), "columns of the dataset")
+    return scope.touch(column, "aggregate", name)
 
 
 def _is_mean(source: exp.Expr) -> bool:

@@ -95,31 +95,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """A column with a sign."""
-
-    negative: bool
-    field: Field
-
-
-@dataclass(frozen=True, slots=True)
 class Aggregate:
-    """An aggregate over columns, added and subtracted; without ``terms`` it counts rows.
+    """An aggregate of one column, or of the rows where ``field`` is None.
 
-    Nothing else may stand inside: with any other function of a single row's value (a CASE, a
-    power, a rounding, a large constant) an aggregate of many becomes the value of one.
+    Nothing but a column may stand inside: with any other function of a single row's values an
+    aggregate of many becomes the value of one (``connector.gate.aggregates``).
     """
 
     name: str
-    terms: tuple[Term, ...]
+    field: Field | None
 
     @property
     def kind(self) -> Kind:
         return Kind.NUMBER
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return tuple(term.field for term in self.terms)
 
 
 Node: TypeAlias = Field | Value | Call | Aggregate

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from connector.errors import Reason, Refused
 from connector.gate.expressions import Aggregate, Node, aggregates_of
-from connector.gate.render import aggregate, argument, identifier, label, render
+from connector.gate.render import aggregate, identifier, label, render
 from connector.model.catalog import Role
 from connector.model.use import ColumnUse, Description, Obligations
 from connector.ports.query import RELEASED, UNDECIDED, UNIT_BIT, Program
@@ -133,16 +133,16 @@ class Plan:
         return tuple(dict.fromkeys(each for node in nodes for each in aggregates_of(node)))
 
     def _guarded(self, found: tuple[Aggregate, ...]) -> tuple[str, ...]:
-        """What aggregates are over, where that may be NULL in some rows of the group."""
-        unit = identifier(self.privacy_unit)
-        arguments = (argument(each) for each in found if each.terms)
-        return tuple(dict.fromkeys(each for each in arguments if each != unit))
+        """The columns that aggregates are over: each may be NULL in some rows of a group."""
+        fields = (each.field for each in found if each.field is not None)
+        names = (field.name for field in fields if field.name != self.privacy_unit)
+        return tuple(identifier(name) for name in dict.fromkeys(names))
 
     def _guard(self, found: Aggregate, guarded: tuple[str, ...]) -> int:
         """Which count of units guards an aggregate; 0 is that of the whole group."""
-        if not found.terms or argument(found) not in guarded:
+        if found.field is None or found.field.name == self.privacy_unit:
             return 0
-        return 1 + guarded.index(argument(found))
+        return 1 + guarded.index(identifier(found.field.name))
 
     def _exact(self, guarded: tuple[str, ...]) -> str:
         """Distinct units of the groups in ``undecided``, counted."""
@@ -163,7 +163,7 @@ class Plan:
     def _final(self, found: tuple[Aggregate, ...]) -> str:
         names: dict[Node, str] = {key: f"k{number}" for number, key in enumerate(self.keys)}
         for number, each in enumerate(found):
-            whole = each.name == "sum" and len(each.terms) == 1 and each.fields[0].is_integer
+            whole = each.name == "sum" and each.field is not None and each.field.is_integer
             names[each] = f"CAST(a{number} AS HUGEINT)" if whole else f"a{number}"
         select = ", ".join(
             f"{render(output.node, names)} AS {identifier(output.label)}" for output in self.outputs

@@ -22,7 +22,6 @@ _NEVER_FAIL = frozenset(
     | {"lower", "upper", "length", "trim", "starts_with", "ends_with", "contains"}
     | {"prefix", "suffix"}
 )
-_AGGREGATES = {"count": "count", "count_distinct": "count"}
 
 
 def render(node: Node, names: Mapping[Node, str] | None = None) -> str:
@@ -53,25 +52,16 @@ def text(value: str) -> str:
 
 def aggregate(node: Aggregate) -> str:
     """An aggregate over the table. None can overflow: what does not sum exactly is a DOUBLE."""
-    name = _AGGREGATES.get(node.name, node.name)
-    if not node.terms:
+    if node.field is None:
         return "count(*)"
-    distinct = "DISTINCT " if node.name == "count_distinct" else ""
-    return f"{name}({distinct}{argument(node)})"
-
-
-def argument(node: Aggregate) -> str:
-    """What an aggregate is over; NULL in the rows that it leaves out."""
-    first = node.terms[0]
-    if len(node.terms) == 1 and not first.negative:
-        written = identifier(first.field.name)
-        counts_only = node.name in _AGGREGATES
-        return written if counts_only or first.field.sums_exactly else f"CAST({written} AS DOUBLE)"
-    terms = (
-        f"{'-' if term.negative else '+'} CAST({identifier(term.field.name)} AS DOUBLE)"
-        for term in node.terms
-    )
-    return f"({' '.join(terms)})"
+    column = identifier(node.field.name)
+    match node.name:
+        case "count":
+            return f"count({column})"
+        case "count_distinct":
+            return f"count(DISTINCT {column})"
+    inside = column if node.field.sums_exactly else f"CAST({column} AS DOUBLE)"
+    return f"{node.name}({inside})"
 
 
 def label(node: Node) -> str:
@@ -82,10 +72,10 @@ def label(node: Node) -> str:
         case Value():
             return node.text
         case Aggregate():
-            inside = "".join(f"{' - ' if t.negative else ' + '}{t.field.name}" for t in node.terms)
-            distinct = "DISTINCT " if node.name == "count_distinct" else ""
-            name = _AGGREGATES.get(node.name, node.name)
-            return f"{name}({distinct}{inside.removeprefix(' + ') or '*'})"
+            inside = "*" if node.field is None else node.field.name
+            if node.name == "count_distinct":
+                return f"count(DISTINCT {inside})"
+            return f"{node.name}({inside})"
         case Call():
             parts = [label(argument) for argument in node.arguments]
             if node.name in OPERATORS and len(parts) == 2:

@@ -21,8 +21,8 @@ UNIT_BIT = "__unit_bit"
 
 # Names under which the second stage finds the groups that may be released, and the exact count
 # those that a lower bound did not decide.
-RELEASED = "released"
-UNDECIDED = "undecided"
+RELEASED = "__released"
+UNDECIDED = "__undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class Program:
     ``core`` is the first stage, over the prepared table. Of an aggregate query it gives, in this
     order: ``keys`` group keys ``k0, k1 ...``; with a ``minimum_group``, the number of rows ``n``
     and ``counts`` numbers of distinct units ``u0, u1 ...`` (u0 of the whole group, each other of
-    the rows in which one aggregate's argument is not NULL); the aggregates ``a0, a1 ...``, of
+    the rows in which the column of an aggregate is not NULL); the aggregates ``a0, a1 ...``, of
     which number i is guarded by the count ``guards[i]``.
 
     ``exact`` is empty if the counts are exact. Otherwise they are lower bounds, and ``exact``
-    gives ``g, u0, u1 ...`` for the groups of a table ``undecided(g, k0, k1 ...)``.
+    gives ``g, u0, u1 ...`` for the groups of a table ``UNDECIDED(g, k0, k1 ...)``.
 
-    ``final`` is the second stage, over the table ``released(k0 ..., a0 ...)``; empty for a query
+    ``final`` is the second stage, over the table ``RELEASED(k0 ..., a0 ...)``; empty for a query
     for rows, which has one stage. ``row_cap`` is the most rows released; 0 means the engine's
     own limit alone. ``limit`` and ``offset`` are the query's own, of the last stage.
     """

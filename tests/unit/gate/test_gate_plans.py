@@ -20,7 +20,7 @@ DESCRIBED: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         "aggregate",
         {"delay": ("aggregate", "avg"), "month": ("filter", "")},
     ),
-    'SELECT "Month", sum(delay - bonus) FROM "Trips" GROUP BY 1 HAVING avg(cost) > 2': (
+    'SELECT "Month", sum(delay) - sum(bonus) FROM "Trips" GROUP BY 1 HAVING avg(cost) > 2': (
         "aggregate",
         {
             "month": ("group select", ""),

@@ -183,6 +183,12 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "rounding is a threshold": ("SELECT sum((cost + 1e16) - 1e16) FROM trips", "aggregate"),
     "constant alone": ("SELECT sum(delay + 1) FROM trips", "aggregate"),
     "product of columns": ("SELECT sum(delay * cost) FROM trips", "aggregate"),
+    "sum of two columns": (
+        "SELECT sum(delay + bonus), sum(delay), sum(bonus) FROM trips",
+        "aggregate",
+    ),
+    "difference of columns": ("SELECT avg(delay - bonus) FROM trips", "aggregate"),
+    "negative": ("SELECT sum(-delay) FROM trips", "aggregate"),
     "column against itself": ("SELECT sum(delay + delay) FROM trips", "aggregate"),
     "coalesce": ("SELECT avg(coalesce(delay, 0)) FROM trips", "aggregate"),
     "parity": ("SELECT sum(delay % 2) FROM trips", "aggregate"),
