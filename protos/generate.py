@@ -6,6 +6,7 @@ they have to be rewritten. With ``--check`` nothing is written, and a difference
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -20,6 +21,8 @@ PACKAGE = "connector._pb"
 
 
 def generate(out: Path) -> None:
+    # protoc looks for its plugins in PATH; they are installed beside this interpreter.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     sources = sorted(str(path) for path in ROOT.rglob("*.proto"))
     arguments = [
         "protoc",

@@ -377,6 +377,8 @@ Global___NegotiateResponse: _TypeAlias = NegotiateResponse  # noqa: Y015
 
 @_typing.final
 class Negotiation(_message.Message):
+    """A negotiation as this node keeps it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PID_FIELD_NUMBER: _builtins.int
@@ -574,6 +576,8 @@ Global___ListAgreementsResponse: _TypeAlias = ListAgreementsResponse  # noqa: Y0
 
 @_typing.final
 class Agreement(_message.Message):
+    """An agreement that this node holds, as one of its two parties."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -730,6 +734,8 @@ Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
 
 @_typing.final
 class Reason(_message.Message):
+    """Why a use was refused: the failing term, what was seen, what would be allowed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TERM_FIELD_NUMBER: _builtins.int
@@ -988,6 +994,8 @@ Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
 
 @_typing.final
 class ReconcileLine(_message.Message):
+    """One count, by both sides' receipts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1053,6 +1061,8 @@ Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015
 
 @_typing.final
 class Check(_message.Message):
+    """One thing that was looked at."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1158,6 +1168,8 @@ Global___ListMembersRequest: _TypeAlias = ListMembersRequest  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
+    """A participant as the directory's operator sees it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DID_FIELD_NUMBER: _builtins.int

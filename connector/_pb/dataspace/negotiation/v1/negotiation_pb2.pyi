@@ -68,6 +68,8 @@ Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):
+    """What travels on the stream, in both directions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
@@ -104,6 +106,8 @@ Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
+    """The first frame of each side: where to resume."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIVED_FIELD_NUMBER: _builtins.int
@@ -124,6 +128,8 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Acknowledgement(_message.Message):
+    """Everything up to a number is saved here; the sender may forget it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIVED_FIELD_NUMBER: _builtins.int
@@ -144,6 +150,8 @@ Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class Envelope(_message.Message):
+    """One numbered message."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
@@ -157,7 +165,7 @@ class Envelope(_message.Message):
     AGREEMENT_NOTICE_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """1, 2, 3 ... without gaps, for this pair of participants in this direction."""
+    """1, 2, 3 ... without gaps, for this pair of participants and roles, in this direction."""
     correlation_id: _builtins.str
     """Correlates the log lines of both nodes."""
     @_builtins.property
