@@ -51,8 +51,11 @@ unit: $(VENV)/.ready ## all tests but the end-to-end ones
 e2e: setup ## end-to-end tests: real processes, the demo, the auditor's clean environment
 	$(BIN)/pytest tests/e2e -q
 
-bench: $(VENV)/.ready ## measure this machine
-	$(BIN)/pytest bench -q
+bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/latest.json
+	@mkdir -p bench/results
+	$(BIN)/pytest bench -q --benchmark-quiet --benchmark-json=bench/results/parts.json
+	@$(BIN)/python -m bench.figures bench/results/parts.json
+	$(BIN)/python -m bench.system
 
 conformance: $(VENV)/.ready ## the log against published C2SP and RFC 6962 vectors
 	$(BIN)/pytest tests/conformance -q

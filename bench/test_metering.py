@@ -50,6 +50,8 @@ def measure(benchmark: BenchmarkFixture, size: int, call: Callable[[], object]) 
     benchmark.pedantic(call, rounds=30 if size > 1 else 200, warmup_rounds=3)
     if benchmark.stats is not None:
         benchmark.extra_info["receipts_per_s"] = round(size / benchmark.stats.stats.median)
+        benchmark.extra_info["size"] = size
+        benchmark.extra_info["baseline"] = f"test_raw_append[{size}]"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -76,6 +76,7 @@ def test_baseline_answer(benchmark: BenchmarkFixture) -> None:
 def test_use_allowed(
     benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, engine: PolicyEngine
 ) -> None:
+    benchmark.extra_info["baseline"] = "test_baseline_input"
     document = usage()
     answer = benchmark(_decide, loop, engine, decisions.USAGE, document)
     assert answer["allow"] is True
@@ -84,6 +85,7 @@ def test_use_allowed(
 def test_use_refused(
     benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, engine: PolicyEngine
 ) -> None:
+    benchmark.extra_info["baseline"] = "test_baseline_input"
     answer = benchmark(_decide, loop, engine, decisions.USAGE, REFUSED)
     assert answer["allow"] is False
 
@@ -91,6 +93,7 @@ def test_use_refused(
 def test_negotiation(
     benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, engine: PolicyEngine
 ) -> None:
+    benchmark.extra_info["baseline"] = "test_baseline_input"
     document = negotiation()
     answer = benchmark(_decide, loop, engine, decisions.NEGOTIATION, document)
     assert answer["outcome"] == "approve"
