@@ -1,0 +1,252 @@
+"""``ManagementService``: what a person's request becomes, and how answers are told."""
+
+import asyncio
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from connector._pb.dataspace.management.v1 import management_pb2 as pb
+from connector.adapters.memory_log import MemoryLog
+from connector.errors import Conflict, InvalidInput, Reason
+from connector.model.negotiation import Negotiation, Party, State
+from connector.operations.books import Line
+from connector.operations.publishing import Published
+from connector.operations.status import Check, Status
+from connector.transport.grpc.management import ManagementServicer
+from tests.agreements import CONSUMERS
+from tests.logs import PROVIDER, act, delivery, open_meter, refusal, use
+
+SECTIONS = b'{"permission": [{"action": "use"}]}'
+STARTED = Negotiation(
+    pid="urn:uuid:pid",
+    peer_pid="",
+    party=Party.CONSUMER,
+    peer=PROVIDER,
+    dataset="urn:trips",
+    state=State.REQUESTED,
+    offer=b"{}",
+    revision=1,
+    updated_ms=1_700_000_000_123,
+)
+
+
+class Negotiations:
+    """Writes down what it was asked; ``changes`` is what a follower sees, then it waits."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+        self.changes: list[Negotiation] = []
+
+    def __getattr__(self, name):
+        async def asked(*arguments, **named):
+            self.asked.append((name, *arguments, *named.values()))
+            return 4 if name == "end_agreement" else STARTED
+
+        return asked
+
+    async def agreements(self, party=None):
+        return (CONSUMERS,)
+
+    async def follow(self, pid):
+        assert pid == STARTED.pid
+        for change in self.changes:
+            yield change
+        await asyncio.Event().wait()
+
+
+class Node:
+    def __init__(self) -> None:
+        self.negotiations = Negotiations()
+        self.member = True
+        self.reached: list[str] = []
+        self.published: list[object] = []
+        self.lines = (Line("allowed", 3, 3), Line("refused", 2, 2))
+        self.listed: list[object] = []
+
+    def status(self):
+        return Status(
+            did="did:web:a.example",
+            name="A",
+            state="ready",
+            endpoint="a.example:9443",
+            http_endpoint="127.0.0.1:9080",
+            version="1",
+            log_size=7,
+        )
+
+    async def diagnose(self):
+        return [Check("log", False, "behind", "restore the newest copy")]
+
+    def services(self):
+        if not self.member:
+            raise Conflict("this node has not joined a space")
+
+        async def publish(wanted):
+            self.published.append(wanted)
+            return Published("urn:trips", "urn:offer", 1500, ("mind this",))
+
+        async def reconcile(agreement_id):
+            return self.lines
+
+        return SimpleNamespace(
+            negotiations=self.negotiations,
+            reach=self.reached.append,
+            uses=lambda scope: 2,
+            publisher=SimpleNamespace(publish=publish),
+            books=SimpleNamespace(reconcile=reconcile, listed=lambda scope, limit: self.listed),
+        )
+
+
+@pytest.fixture
+def node():
+    return Node()
+
+
+@pytest.fixture
+def door(node):
+    return ManagementServicer(node)
+
+
+async def followed(door, **request) -> list[pb.Negotiation]:
+    async with asyncio.timeout(10):
+        answers = door.Negotiate(pb.NegotiateRequest(follow_seconds=1, **request), None)
+        return [answer.negotiation async for answer in answers]
+
+
+async def test_before_enrolment_there_is_a_status_and_nothing_else(node, door) -> None:
+    node.member = False
+    assert (await door.GetStatus(pb.GetStatusRequest(), None)).log_size == 7
+    (check,) = (await door.Diagnose(pb.DiagnoseRequest(), None)).checks
+    assert (check.ok, check.hint) == (False, "restore the newest copy")
+    for call, request in (
+        (door.ListAgreements, pb.ListAgreementsRequest()),
+        (door.PublishDataset, pb.PublishDatasetRequest()),
+        (door.ExportEvidence, pb.ExportEvidenceRequest()),
+    ):
+        with pytest.raises(Conflict):
+            await call(request, None)
+
+
+async def test_a_negotiation_is_begun_and_followed_to_its_end(node, door) -> None:
+    final = dataclasses.replace(STARTED, state=State.FINALIZED, agreement_id="urn:uuid:a")
+    node.negotiations.changes = [STARTED, final, STARTED]
+    found = await followed(door, provider=PROVIDER, dataset_id="urn:trips", terms=SECTIONS)
+    assert [one.state for one in found] == ["REQUESTED", "FINALIZED"]
+    assert found[0].updated.startswith("2023-11-14T22:13:20.123")
+    assert node.reached == [PROVIDER]
+    (asked,) = node.negotiations.asked
+    assert asked[:3] == ("request", PROVIDER, "urn:trips")
+    assert asked[4].permissions[0].action == "use"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        dataclasses.replace(STARTED, waiting=True),
+        dataclasses.replace(STARTED, state=State.TERMINATED, reason="no"),
+    ],
+)
+async def test_following_ends_where_a_person_is_needed(node, door, last) -> None:
+    node.negotiations.changes = [last, STARTED]
+    (found,) = await followed(door, provider=PROVIDER, dataset_id="urn:trips")
+    assert (found.waiting, found.reason) == (last.waiting, last.reason)
+
+
+@pytest.mark.parametrize(("accept", "call"), [(True, "approve"), (False, "terminate")])
+async def test_a_counter_offer_is_answered(node, door, accept: bool, call: str) -> None:
+    node.negotiations.changes = [dataclasses.replace(STARTED, state=State.FINALIZED)]
+    await followed(door, pid=STARTED.pid, accept=accept)
+    assert node.negotiations.asked == [(call, STARTED.pid)]
+    assert node.reached == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "asked"),
+    [
+        ({"decision": "approve"}, ("approve", "p")),
+        ({"decision": "reject", "reason": "too many"}, ("terminate", "p", "rejected", "too many")),
+    ],
+)
+async def test_decisions_of_a_person(node, door, request_, asked) -> None:
+    await door.DecideApproval(pb.DecideApprovalRequest(pid="p", **request_), None)
+    assert node.negotiations.asked == [asked]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"decision": ""},
+        {"decision": "APPROVE"},
+        {"decision": "counter", "terms": b""},
+        {"decision": "counter", "terms": b'{"permissions": []}'},
+        {"decision": "counter", "terms": b"\xff"},
+    ],
+)
+async def test_a_decision_that_is_none_decides_nothing(node, door, request_) -> None:
+    with pytest.raises(InvalidInput):
+        await door.DecideApproval(pb.DecideApprovalRequest(pid="p", **request_), None)
+    assert node.negotiations.asked == []
+
+
+async def test_an_owner_s_words_arrive_whole(node, door) -> None:
+    request = pb.PublishDatasetRequest(
+        source="/srv/flights",
+        title="Flights",
+        hidden_columns=["a", "b"],
+        privacy_unit="tailnum",
+        terms=SECTIONS,
+        accept_free_sql=True,
+        csv_null="NA",
+    )
+    answer = await door.PublishDataset(request, None)
+    (wanted,) = node.published
+    for field in dataclasses.fields(wanted):
+        told = getattr(request, field.name)
+        found = getattr(wanted, field.name)
+        assert (str(found) if field.name == "source" else found) == (
+            tuple(told) if isinstance(found, tuple) else told
+        )
+    assert (answer.rows, list(answer.warnings)) == (1500, ["mind this"])
+
+
+async def test_agreements_with_their_uses(door) -> None:
+    (found,) = (await door.ListAgreements(pb.ListAgreementsRequest(), None)).agreements
+    assert found.document == CONSUMERS.terms.document
+    assert (found.party, found.state, found.uses) == ("consumer", "active", 2)
+
+
+async def test_ending_says_how_many_uses_it_stopped(node, door) -> None:
+    request = pb.EndAgreementRequest(agreement_id="urn:uuid:a", reason="done")
+    assert (await door.EndAgreement(request, None)).stopped_uses == 4
+    assert node.negotiations.asked == [("end_agreement", "urn:uuid:a", "done")]
+
+
+async def test_books_agree_or_not(node, door) -> None:
+    assert (await door.Reconcile(pb.ReconcileRequest(), None)).agree
+    node.lines = (*node.lines, Line("calls", 3, 2))
+    answer = await door.Reconcile(pb.ReconcileRequest(), None)
+    assert not answer.agree
+    assert [(line.name, line.provider, line.consumer) for line in answer.lines][-1] == (
+        "calls",
+        3,
+        2,
+    )
+
+
+async def test_each_kind_of_receipt_has_its_summary(node, door) -> None:
+    meter = await open_meter(MemoryLog())
+    allowed = await use(meter, "u1", rows=9)
+    assert allowed is not None
+    reasons = (Reason("purpose", "ads", "tourism"),)
+    node.listed = [allowed, *await meter.record([refusal("u2", reasons=reasons), act()])]
+    node.listed += await meter.record([delivery(allowed, rows=9)])
+    found = (await door.ListReceipts(pb.ListReceiptsRequest(), None)).receipts
+    await meter.close()
+    assert [one.kind for one in found] == ["use", "use", "act", "delivery"]
+    assert [one.outcome for one in found] == ["allowed", "refused", "", "allowed"]
+    assert [one.number for one in found] == [1, 2, 3, 4]
+    assert found[0].quantities["rows_returned"] == 9
+    assert [reason.term for reason in found[1].reasons] == ["purpose"]
+    assert found[2].act == "agreement.ended"
+    assert all(len(one.leaf_hash) == 32 for one in found)
