@@ -97,8 +97,14 @@ class WorkerProcess:
         return header, body
 
     def kill(self) -> None:
+        """At once; nothing happens to one that is dead already.
+
+        Not ``Process.kill``, which looks whether the child has ended and so takes its status from
+        the event loop.
+        """
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            if self._process.returncode is None:
+                os.kill(self.pid, signal.SIGKILL)
 
     async def gone(self) -> None:
         """Wait until the operating system has taken it back."""
