@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fcntl
 import os
 import signal
@@ -54,8 +55,14 @@ async def until_stopped() -> None:
 async def background(
     *works: tuple[str, Callable[[], Awaitable[None]]],
 ) -> AsyncIterator[None]:
-    """Run work beside the caller; a piece that fails is logged, and begun again."""
-    tasks = [asyncio.create_task(_until_done(name, work)) for name, work in works]
+    """Run work beside the caller; a piece that fails is logged, and begun again.
+
+    Nothing of the caller's context (a correlation id, say) goes with it.
+    """
+    tasks = [
+        asyncio.create_task(_until_done(name, work), context=contextvars.Context())
+        for name, work in works
+    ]
     try:
         yield
     finally:

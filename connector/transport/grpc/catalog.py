@@ -1,4 +1,4 @@
-"""``CatalogService`` at a provider and ``CatalogIndexService`` at the directory."""
+"""``CatalogService``: a provider's own datasets, for who wants to negotiate about one."""
 
 from __future__ import annotations
 

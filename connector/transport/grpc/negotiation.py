@@ -7,6 +7,7 @@ is opened again, and resumes (``connector.negotiation.session``).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -98,7 +99,10 @@ class ConsumerStreams:
 
     def keep_open(self, provider: str) -> None:
         if provider not in self._tasks:
-            self._tasks[provider] = asyncio.create_task(self._keep(provider))
+            # It outlives the call that asked for it, and is not correlated with it.
+            self._tasks[provider] = asyncio.create_task(
+                self._keep(provider), context=contextvars.Context()
+            )
 
     async def close(self) -> None:
         for task in self._tasks.values():
