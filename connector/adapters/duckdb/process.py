@@ -71,6 +71,8 @@ class WorkerProcess:
         """Asked of the system now: the event loop hears of a death a little later."""
         if self._process.returncode is not None:
             return False
+        if not hasattr(os, "waitid"):  # not Linux
+            return True
         try:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import connector
 from connector.adapters.duckdb import landlock, seccomp
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -86,7 +87,7 @@ class Sandbox:
 
     def files(self, *, readable: Iterable[Path], writable: Iterable[Path]) -> None:
         """Before the engine starts its threads."""
-        libraries = {Path(entry) for entry in (*sys.path, sys.prefix, sys.base_prefix) if entry}
+        libraries = {Path(sys.prefix), Path(sys.base_prefix), Path(connector.__file__).parent}
         self._landlock = landlock.install(
             self._libc, readable={*libraries, *_SYSTEM_FILES, *readable}, writable=writable
         )
