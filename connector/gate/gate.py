@@ -31,6 +31,7 @@ from connector.errors import (
     InternalError,
     InvalidInput,
     NotFound,
+    RateLimited,
     Reason,
     Refused,
     Unavailable,
@@ -40,7 +41,7 @@ from connector.gate.plan import Plan
 from connector.gate.results import KeptResults
 from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
-from connector.metering.types import Claim, Recorded, Reservation
+from connector.metering.types import Claim, Recorded, Reservation, UseDraft
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
@@ -58,6 +59,7 @@ log = structlog.get_logger()
 MAX_PURPOSE = 256
 ENDED = Reason("agreement", "ended while the use ran", "an agreement in force")
 WENT_AWAY = Reason("caller", "went away while the use ran", "a caller that waits")
+UNRECORDED = Reason("log", "the provider could not record the use in time", "a new use")
 UNKNOWN_AGREEMENT = Reason("agreement", "not an agreement of this consumer", "one in force")
 NO_DIGEST = bytes(32)  # of a request under no agreement: there is no secret to key it with
 
@@ -87,7 +89,8 @@ class Gate:
     """One provider's gate; used from its event loop alone.
 
     ``folder`` holds the prepared rows; ``member`` gives the record of an active member;
-    ``observe`` is told of each receipt; ``most_waiting`` uses may be inside at once.
+    ``observe`` is told of each receipt; ``most_waiting`` uses may be inside at once, and half as
+    many of one member.
     """
 
     did: str
@@ -104,7 +107,9 @@ class Gate:
     observe: Callable[[UseReceipt], None]
     most_waiting: int
     _inside: set[tuple[str, str, str]] = field(default_factory=set)
+    _ending: set[tuple[str, str, str]] = field(default_factory=set)
     _running: set[_Running] = field(default_factory=set)
+    _owed: dict[tuple[str, str], UseDraft] = field(default_factory=dict)
 
     async def use(self, use: Use) -> Released:
         """One use of an agreement; allowed, refused and failed ones alike leave a receipt.
@@ -117,6 +122,7 @@ class Gate:
         with self._entered(use):
             agreement = await self._agreement(use)
             reservation = _reservation(self.did, use, agreement, self.engine.digest)
+            await self._pay_owed(reservation.scope)
             found = self.meter.find(reservation.scope, use.use_id)
             if found is not None:
                 return self._again(found, reservation)
@@ -125,8 +131,9 @@ class Gate:
     async def stop(self, agreement_id: str) -> int:
         """Stop the agreement's running uses, because it ends; how many there were.
 
-        On return each has its receipt.
+        On return each has its receipt. A use that is still being decided will not run.
         """
+        self._ending |= {key for key in self._inside if key[1] == agreement_id}
         running = [one for one in self._running if one.agreement_id == agreement_id]
         for one in running:
             one.stopped = True
@@ -153,7 +160,8 @@ class Gate:
             reason = Reason("target", "the dataset is not offered any more", "an offered dataset")
             return await self._refuse(reservation, (reason,))
         try:
-            plan = describe(use.query, published.dataset)
+            # Hostile text can take a tenth of a second: others must not wait for it.
+            plan = await asyncio.to_thread(describe, use.query, published.dataset)
         except Refused as refusal:
             return await self._refuse(reservation, refusal.reasons)
         counters = self.meter.counters(reservation.scope)
@@ -205,6 +213,8 @@ class Gate:
         reservation: Reservation,
     ) -> Released:
         """Run what is reserved. However it ends, it ends the reservation with a receipt."""
+        if (reservation.consumer, reservation.scope, reservation.use_id) in self._ending:
+            return await self._settle(reservation, Outcome.INTERRUPTED, reasons=(ENDED,))
         database = self.folder / published.database
         task = asyncio.create_task(self.queries.run(plan, decision.obligations, database))
         running = _Running(agreement.terms.id, task)
@@ -268,11 +278,31 @@ class Gate:
         draft = reservation.settle(
             outcome, result_digest=digest, quantities=quantities, reasons=reasons
         )
-        recorded = (await self.meter.record([draft]))[0]
+        try:
+            recorded = (await self.meter.record([draft]))[0]
+        except ConnectorError:
+            unreleased = reservation.settle(Outcome.INTERRUPTED, reasons=(UNRECORDED,))
+            owed = unreleased if outcome is Outcome.ALLOWED else draft
+            self._owed[reservation.scope, reservation.use_id] = owed
+            raise
         if outcome is Outcome.ALLOWED:
             now = self.clock.monotonic()
             self.results.keep(reservation.scope, reservation.use_id, result, now)
         return self._released(recorded, result)
+
+    async def _pay_owed(self, scope: str) -> None:
+        """Write the receipts of this scope that could not be written (a full disk) when their uses
+        ended: nothing was released, and the allowance gets them back. Raises as ``record``."""
+        owed = [key for key in self._owed if key[0] == scope]
+        for key in owed:
+            draft = self._owed.pop(key, None)
+            if draft is None:  # another use of the scope writes it now
+                continue
+            try:
+                await self.meter.record([draft])
+            except ConnectorError:
+                self._owed[key] = draft
+                raise
 
     async def _refuse(self, reservation: Reservation, reasons: tuple[Reason, ...]) -> Released:
         """A receipt for a refusal that reserved nothing."""
@@ -309,11 +339,15 @@ class Gate:
             raise Conflict("this use is running now", hint="ask again for its receipt in a moment")
         if len(self._inside) >= self.most_waiting:
             raise Unavailable("too many uses wait at this node", hint="try again in a moment")
+        of_this_member = sum(consumer == use.consumer for consumer, _, _ in self._inside)
+        if of_this_member >= max(1, self.most_waiting // 2):
+            raise RateLimited("too many uses of one member wait", hint="try again in a moment")
         self._inside.add(key)
         try:
             yield
         finally:
             self._inside.discard(key)
+            self._ending.discard(key)
 
 
 def _check(use: Use) -> None:

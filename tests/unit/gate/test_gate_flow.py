@@ -317,6 +317,33 @@ async def test_too_many_at_once_are_told_to_come_back(place) -> None:
     assert (await place.gate.use(use("u2"))).receipt.number == 2
 
 
+async def test_one_member_does_not_take_all_places(place) -> None:
+    place.queries.hold = asyncio.Event()
+    waiting = [asyncio.create_task(place.gate.use(use(f"u{number}"))) for number in range(3)]
+    await _runs(place, 3)
+    place.gate.most_waiting = 6
+    with pytest.raises(RateLimited, match="one member"):
+        await place.gate.use(use("u4"))
+    other = await place.gate.use(use(consumer="did:web:x.example"))
+    assert other.receipt.outcome is Outcome.REFUSED, "it was heard: the agreement is not its own"
+    place.queries.hold.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_an_agreement_that_ends_while_a_use_is_decided_gives_no_result(place) -> None:
+    evaluate = place.policy.evaluate
+
+    async def ends_meanwhile(entry, document):
+        assert await place.gate.stop(AGREEMENT.terms.id) == 0
+        return await evaluate(entry, document)
+
+    place.policy.evaluate = ends_meanwhile
+    released = await place.gate.use(use())
+    assert released.receipt.outcome is Outcome.INTERRUPTED
+    assert released.receipt.reasons == (ENDED,)
+    assert (place.queries.runs, place.uses()) == (0, (0, 0))
+
+
 async def test_an_agreement_that_ends_stops_its_uses(place) -> None:
     place.queries.hold = asyncio.Event()
     running = [asyncio.create_task(place.gate.use(use(f"u{number}"))) for number in range(2)]
@@ -365,6 +392,44 @@ async def test_without_a_durable_receipt_nothing_is_released() -> None:
         await place.gate.use(use())
     assert place.queries.runs == 0
     assert meter.checkpoint().size == 0
+    await meter.close()
+
+
+class FullDisk(MemoryLog):
+    """Refuses while it is ``full``."""
+
+    full = False
+
+    def append(self, records, leaves, seal):
+        if self.full:
+            raise Unavailable("the log cannot be written")
+        return super().append(records, leaves, seal)
+
+
+@pytest.mark.parametrize("error", [None, QueryFailed("query_timeout")])
+async def test_a_full_disk_releases_nothing_and_costs_no_allowance(error) -> None:
+    log = FullDisk()
+    meter = await open_meter(log)
+    place = Place(meter, ManualClock(), burst=50, most_waiting=8)
+    place.queries.hold = asyncio.Event()
+    place.queries.error = error
+    running = asyncio.create_task(place.gate.use(use()))
+    await _runs(place, 1)
+    log.full = True
+    place.queries.hold.set()
+    with pytest.raises(Unavailable):
+        await running
+    with pytest.raises(Unavailable):
+        await place.gate.use(use("u2"))
+    log.full = False
+    place.queries.error = None
+    again = await place.gate.use(use())
+    expected = Outcome.FAILED if error else Outcome.INTERRUPTED
+    assert (again.receipt.outcome, again.result) == (expected, b"")
+    assert place.uses() == (0, 0), "what was not released was given back"
+    for number in range(3):
+        released = await place.gate.use(use(f"later{number}"))
+        assert released.receipt.outcome is Outcome.ALLOWED
     await meter.close()
 
 
