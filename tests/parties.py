@@ -73,6 +73,13 @@ class Agreements:
 class Deliveries:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, int], ReceiptProof] = {}
+        self.logs: dict[str, bytes] = {}
+
+    async def trust(self, origin: str, note: bytes) -> None:
+        self.logs[origin] = note
+
+    async def trusted(self, origin: str) -> bytes | None:
+        return self.logs.get(origin)
 
     async def keep(self, scope: str, number: int, proof: ReceiptProof) -> None:
         self.kept.setdefault((scope, number), proof)
@@ -154,7 +161,19 @@ class Place:
     provider: Provider
     meter: Meter  # the consumer's
     deliveries: Deliveries
-    consumer: Consumer
+    consumer: Consumer = dataclasses.field(init=False)
+
+    def another_consumer(self) -> Consumer:
+        """The same one after a restart."""
+        return Consumer(
+            ourselves=CONSUMER_SELF,
+            negotiations=Agreements(CONSUMERS),  # type: ignore[arg-type]
+            providers=self.provider,  # type: ignore[arg-type]
+            deliveries=self.deliveries,
+            meter=self.meter,
+            lookup=lookup,
+            clock=self.meter.clock,
+        )
 
     async def use(self, use_id: str = "u1") -> list[object]:
         return [part async for part in self.consumer.use(AGREEMENT, PURPOSE, SQL, use_id)]
@@ -179,15 +198,8 @@ async def two_parties() -> AsyncIterator[Place]:
         random=random.Random(8).randbytes,
     )
     deliveries = Deliveries()
-    consumer = Consumer(
-        ourselves=CONSUMER_SELF,
-        negotiations=Agreements(CONSUMERS),  # type: ignore[arg-type]
-        providers=provider,  # type: ignore[arg-type]
-        deliveries=deliveries,
-        meter=meter,
-        lookup=lookup,
-        clock=clock,
-    )
-    yield Place(provider, meter, deliveries, consumer)
-    await consumer.close()
+    place = Place(provider, meter, deliveries)
+    place.consumer = place.another_consumer()
+    yield place
+    await place.consumer.close()
     await asyncio.gather(provider.meter.close(), meter.close())

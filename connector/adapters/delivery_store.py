@@ -11,6 +11,7 @@ from connector.ports.peers import ReceiptProof
 from connector.tlog.merkle import HASH_BYTES
 
 _TABLE = "deliveries"
+_LOGS = "logs"
 
 
 def _create(database: sqlite_utils.Database) -> None:
@@ -28,9 +29,15 @@ def _create(database: sqlite_utils.Database) -> None:
     )
 
 
+def _create_logs(database: sqlite_utils.Database) -> None:
+    database.table(_LOGS).create(
+        {"origin": str, "checkpoint": bytes}, pk="origin", not_null={"checkpoint"}
+    )
+
+
 class SqliteDeliveryStore:
     def __init__(self, path: Path) -> None:
-        self._sqlite = Sqlite(path, [_create])
+        self._sqlite = Sqlite(path, [_create, _create_logs])
 
     async def keep(self, scope: str, number: int, proof: ReceiptProof) -> None:
         row = {
@@ -53,6 +60,16 @@ class SqliteDeliveryStore:
             )
             for row in rows
         )
+
+    async def trust(self, origin: str, note: bytes) -> None:
+        row = {"origin": origin, "checkpoint": note}
+        await self._sqlite.write(lambda db: db.table(_LOGS).upsert(row, pk="origin"))
+
+    async def trusted(self, origin: str) -> bytes | None:
+        rows = await self._sqlite.read(
+            lambda db: list(db.table(_LOGS).rows_where("origin = ?", [origin]))
+        )
+        return bytes(rows[0]["checkpoint"]) if rows else None
 
     def close(self) -> None:
         self._sqlite.close()

@@ -24,8 +24,6 @@ import pyarrow as pa
 import structlog
 
 from connector.errors import (
-    ConnectorError,
-    InvalidInput,
     NotFound,
     PeerFault,
     VerificationFailed,
@@ -38,12 +36,12 @@ from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
 from connector.negotiation.service import Negotiations
+from connector.operations.logwatch import LogWatch
 from connector.ports.clock import Clock
 from connector.ports.deliveries import DeliveryStore
 from connector.ports.peers import ProviderPeer, ReceiptProof
 from connector.tlog import merkle
 from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
-from connector.tlog.cosignature import add_line, cosign
 
 log = structlog.get_logger()
 
@@ -80,7 +78,7 @@ class Consumer:
         self._deliveries = deliveries
         self._meter = meter
         self._lookup = lookup
-        self._watch = LogWatch(ourselves, providers, clock)
+        self._watch = LogWatch(ourselves, providers, deliveries, clock)
 
     async def use(
         self, agreement_id: str, purpose: str, query: str, use_id: str
@@ -221,82 +219,3 @@ def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
         if use.receipt.outcome is Outcome.ALLOWED
         else {},
     )
-
-
-class LogWatch:
-    """That each provider's log only grows, seen over all its checkpoints that reached us.
-
-    Checked in the background, one check at a time for each provider, so that it costs a use
-    nothing. A log that forked is remembered: the provider is not used any more until an operator
-    has looked, and its two checkpoints are in the operations log as proof.
-    """
-
-    def __init__(self, ourselves: Ourselves, providers: ProviderPeer, clock: Clock) -> None:
-        self._ourselves = ourselves
-        self._providers = providers
-        self._clock = clock
-        self._trusted: dict[str, Checkpoint] = {}
-        self._newest: dict[str, bytes] = {}
-        self._forked: dict[str, str] = {}
-        self._checks: dict[str, asyncio.Task[None]] = {}
-
-    def require_trusted(self, provider: str) -> None:
-        if provider in self._forked:
-            raise VerificationFailed(
-                "the provider's log was seen to change its past",
-                hint="keep both checkpoints (they are in this node's log) and tell the directory",
-            )
-
-    def saw(self, provider: Participant, note: bytes) -> None:
-        """A verified checkpoint of the provider's log."""
-        self._newest[provider.did] = note
-        running = self._checks.get(provider.did)
-        if running is None or running.done():
-            self._checks[provider.did] = asyncio.create_task(self._check(provider))
-
-    async def close(self) -> None:
-        for task in self._checks.values():
-            task.cancel()
-        await asyncio.gather(*self._checks.values(), return_exceptions=True)
-
-    async def _check(self, provider: Participant) -> None:
-        while (note := self._newest.pop(provider.did, None)) is not None:
-            checkpoint = verify_checkpoint(note, provider.log_origin, provider.signing_keys)
-            try:
-                await self._compare(provider, checkpoint)
-            except (VerificationFailed, InvalidInput) as error:
-                self._forked[provider.did] = error.message
-                log.error(
-                    "a provider's log changed its past",
-                    provider=provider.did,
-                    trusted=self._trusted[provider.did].body().decode(),
-                    offered=note.decode(),
-                )
-                return
-            except ConnectorError as error:
-                log.info("a provider's log could not be compared", reason=error.message)
-                return
-            await self._cosign(provider, note)
-
-    async def _compare(self, provider: Participant, new: Checkpoint) -> None:
-        old = self._trusted.get(provider.did)
-        if old is not None:
-            small, large = sorted((old, new), key=lambda checkpoint: checkpoint.size)
-            proof: tuple[bytes, ...] = ()
-            if small.size != large.size:
-                proof = await self._providers.consistency(provider.did, small.size, large.size)
-            merkle.verify_consistency(small.size, small.root, large.size, large.root, proof)
-            new = large
-        self._trusted[provider.did] = new
-
-    async def _cosign(self, provider: Participant, note: bytes) -> None:
-        line = cosign(
-            note,
-            self._ourselves.log_origin,
-            self._ourselves.signing_key,
-            int(self._clock.now().timestamp()),
-        )
-        try:
-            await self._providers.add_cosignature(provider.did, add_line(note, line))
-        except ConnectorError as error:
-            log.info("a cosignature was not taken", provider=provider.did, reason=error.message)

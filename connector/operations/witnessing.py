@@ -1,8 +1,8 @@
 """Having our log witnessed by the directory (C2SP tlog-witness, the log's side).
 
 At the start the log is compared with what the directory last cosigned: a log that is behind it,
-or has another past, issues nothing. From then on every new checkpoint is cosigned, as fast as the
-directory answers; checkpoints that come meanwhile are covered by the next one.
+or has another past, issues nothing. From then on the newest checkpoint is cosigned a moment
+after the log has grown, and with it all before it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from connector.tlog.checkpoint import parse_checkpoint
 
 log = structlog.get_logger()
 
+GATHER_S = 0.1  # seconds in which further commits join one cosignature
 PAUSE_S = 1.0  # seconds after the directory did not answer
 
 
@@ -45,6 +46,7 @@ class Witnessing:
                 await self.catch_up()
                 self.problem = ""
                 await self._meter.grown_beyond(self._size or 0)
+                await asyncio.sleep(GATHER_S)
             except ConnectorError as error:
                 log.warning("the log is not witnessed", code=error.code, reason=error.message)
                 self.problem = error.message

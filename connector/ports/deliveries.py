@@ -21,3 +21,10 @@ class DeliveryStore(Protocol):
     async def of(self, scope: str) -> tuple[ReceiptProof, ...]:
         """In the order of their numbers."""
         ...
+
+    async def trust(self, origin: str, note: bytes) -> None:
+        """Keep a checkpoint (signed note) of the log ``origin`` as the last that held; durable on
+        return. The caller has verified it."""
+        ...
+
+    async def trusted(self, origin: str) -> bytes | None: ...

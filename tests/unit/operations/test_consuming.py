@@ -217,11 +217,16 @@ async def test_a_log_that_grows_is_cosigned(place) -> None:
     assert place.provider.meter.latest_cosigned(CONSUMER_ORIGIN) is not None
 
 
-async def test_a_provider_whose_log_changes_its_past_is_not_used_again(place) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_provider_whose_log_changes_its_past_is_not_used_again(
+    place, restarted: bool
+) -> None:
     for number in range(2):
         place.provider.answer = [await place.provider.use(f"u{number}"), RESULT]
         await place.use(f"u{number}")
-    await until(lambda: len(place.provider.cosigned) == 2)
+        await until(lambda wanted=number + 1: len(place.provider.cosigned) == wanted)
+    if restarted:  # what the consumer trusts is kept, not remembered
+        place.consumer = place.another_consumer()
     honest, place.provider.meter = place.provider.meter, await _another_history()
     for number in range(2, 5):
         proof = await place.provider.use(f"u{number}")
