@@ -47,6 +47,11 @@ class SqliteDatasetStore:
         }
         await self._sqlite.write(lambda database: database.table(_TABLE).upsert(row, pk="id"))
 
+    async def remove(self, dataset_id: str) -> None:
+        await self._sqlite.write(
+            lambda database: database.table(_TABLE).delete_where("id = ?", [dataset_id])
+        )
+
     async def get(self, dataset_id: str) -> PublishedDataset | None:
         rows = await self._sqlite.read(
             lambda database: list(database.table(_TABLE).rows_where("id = ?", [dataset_id]))

@@ -92,6 +92,7 @@ class Member:
     door: Door
     services: Services
     streams: ConsumerStreams
+    queries: DuckDbEngine
     tls: TlsIdentity
     taken_up: bool = False
     _retired: set[asyncio.Task[None]] = field(default_factory=set)
@@ -245,6 +246,7 @@ async def open_member(base: Base, space: Space) -> AsyncIterator[Member]:
                 uses=lambda scope: base.meter.counters(scope).uses,
             ),
             streams=streams,
+            queries=queries,
             tls=tls,
         )
 

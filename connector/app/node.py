@@ -170,6 +170,7 @@ class Node:
             _try("membership", self._require_active, "ask the space's operator"),
             _try("witness", self._require_witnessed, "see the node's log for why"),
             self._certificate(member),
+            await self._sandbox(member),
         ]
         waiting = await member.services.negotiations.negotiations(waiting_only=True)
         return [
@@ -207,6 +208,22 @@ class Node:
         ok = certificate.not_after > self._base.clock.now()
         return Check(
             "certificate", ok, f"ends {ends}", "" if ok else "restart after enrolling anew"
+        )
+
+    async def _sandbox(self, member: Member) -> Check:
+        """What shuts query workers in on this machine."""
+        try:
+            report = await member.queries.sandbox_report()
+        except ConnectorError as error:
+            return Check("sandbox", False, error.message, "see the node's log for why")
+        missing = sorted(name for name, holds in report.items() if not holds)
+        return Check(
+            "sandbox",
+            not missing,
+            f"not on this machine: {', '.join(missing)}"
+            if missing
+            else "query workers are shut in",
+            "docs/gate.md says what each protects" if missing else "",
         )
 
 

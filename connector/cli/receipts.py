@@ -14,7 +14,7 @@ from connector.cli.session import DEFAULT_DATA, Data, Json, with_node
 from connector.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
-    from connector.client import Node, Receipt
+    from connector.client import Node, Receipt, ReconcileLine
 
 receipts = typer.Typer(no_args_is_help=True, help="What was used, by this node's own log.")
 evidence = typer.Typer(no_args_is_help=True, help="Proof for somebody who trusts neither side.")
@@ -54,6 +54,12 @@ def list_receipts(
     output.note(f"{found.log_size:,} receipts in the whole log")
 
 
+def _agree(line: ReconcileLine) -> str:
+    if line.provider == line.consumer:
+        return "yes"
+    return "may differ" if line.explained else "NO"
+
+
 @receipts.command()
 def reconcile(agreement: AgreementId, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Compare both sides' own counts of an agreement; exit 6 if they differ."""
@@ -63,10 +69,7 @@ def reconcile(agreement: AgreementId, data: Data = DEFAULT_DATA, as_json: Json =
     else:
         output.table(
             ("QUANTITY", "PROVIDER", "CONSUMER", "AGREE"),
-            [
-                (line.name, line.provider, line.consumer, line.provider == line.consumer)
-                for line in found.lines
-            ],
+            [(line.name, line.provider, line.consumer, _agree(line)) for line in found.lines],
             empty="no uses yet",
         )
         output.say("both sides agree" if found.agree else "THE SIDES DIFFER")

@@ -223,7 +223,10 @@ class Node:
         request = pb.ReconcileRequest(agreement_id=agreement_id)
         reply = await self._calls.one(self._stub.Reconcile(request, timeout=DEADLINE_S))
         return types.Reconciliation(
-            tuple(types.ReconcileLine(e.name, e.provider, e.consumer) for e in reply.lines),
+            tuple(
+                types.ReconcileLine(e.name, e.provider, e.consumer, e.explained)
+                for e in reply.lines
+            ),
             reply.agree,
         )
 

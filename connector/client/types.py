@@ -129,9 +129,13 @@ class Receipts:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileLine:
+    """``explained``: the two agree, or differ as they may, because a use that failed or was cut at
+    the provider need not have reached the consumer."""
+
     name: str
     provider: int
     consumer: int
+    explained: bool
 
 
 @dataclass(frozen=True, slots=True)

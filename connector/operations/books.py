@@ -51,6 +51,8 @@ COMPARED = (
     ),
 )
 
+CUT = (Outcome.FAILED.name.lower(), Outcome.INTERRUPTED.name.lower())
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -59,6 +61,14 @@ class Line:
     name: str
     provider: int
     consumer: int
+
+    @property
+    def explained(self) -> bool:
+        """The two agree, or differ as they may: a use that failed or was cut at the provider need
+        not have reached the consumer."""
+        return self.provider == self.consumer or (
+            self.name in CUT and self.provider > self.consumer
+        )
 
 
 class Books:

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from connector.errors import InvalidInput, Refused
+from connector.errors import ConnectorError, InvalidInput, Refused
 from connector.identity.ourselves import Ourselves
 from connector.identity.statements import sign_statement
 from connector.model import fields
@@ -37,6 +37,7 @@ from connector.ports.query import QueryEngine, SourceInfo
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 PUBLISHED = "dataset.published"
+WITHDRAWN = "dataset.withdrawn"
 FREE_SQL_WARNING = (
     "free SQL with group minimums: a consumer who compares the answers to several questions can "
     "learn about single individuals; use approved queries or a privacy budget where that matters"
@@ -112,6 +113,7 @@ class Publisher:
             wanted.csv_null,
             dataset.privacy_unit,
         )
+        before = await self._store.get(dataset.id)
         await self._store.save(
             PublishedDataset(
                 dataset=dataset,
@@ -122,24 +124,37 @@ class Publisher:
                 manual_approval=wanted.manual_approval,
             )
         )
-        await self._journal(
-            scope=dataset.id,
-            actor=self._ourselves.did,
-            act=PUBLISHED,
-            statement=self._ourselves.act(
-                PUBLISHED,
-                dataset.id,
-                self._clock.now(),
-                recordDigest=hashlib.sha256(record.encode()).hexdigest(),
-                freeSqlAccepted=wanted.accept_free_sql,
-                rows=rows,
-            ),
+        digest = hashlib.sha256(record.encode()).hexdigest()
+        await self._log(
+            PUBLISHED,
+            dataset.id,
+            recordDigest=digest,
+            freeSqlAccepted=wanted.accept_free_sql,
+            rows=rows,
         )
-        await self._directory.publish(record)
+        try:
+            await self._directory.publish(record)
+        except ConnectorError:
+            await self._take_back(dataset.id, before, digest)
+            raise
         warnings = [COPY_WARNING]
         if wanted.accept_free_sql:
             warnings.insert(0, FREE_SQL_WARNING)
         return Published(dataset.id, dataset.offers[0].id, rows, tuple(warnings))
+
+    async def _take_back(
+        self, dataset_id: str, before: PublishedDataset | None, digest: str
+    ) -> None:
+        """What the directory did not list is not offered: the version before it is, if any."""
+        if before is None:
+            await self._store.remove(dataset_id)
+        else:
+            await self._store.save(before)
+        await self._log(WITHDRAWN, dataset_id, recordDigest=digest)
+
+    async def _log(self, act: str, scope: str, **details: object) -> None:
+        statement = self._ourselves.act(act, scope, self._clock.now(), **details)
+        await self._journal(scope=scope, actor=self._ourselves.did, act=act, statement=statement)
 
     async def _describe(self, wanted: Publication, source: SourceInfo) -> Dataset:
         """The dataset as it will be listed; every limit of the model holds."""

@@ -1,4 +1,4 @@
-"""``ports.deliveries.DeliveryStore``: what was kept is there after a restart, and the first stays."""
+"""``ports.deliveries.DeliveryStore``: what was kept is there after a restart; the first stays."""
 
 from __future__ import annotations
 

@@ -153,7 +153,11 @@ class FakeNode:
             "ListReceipts": pb.ListReceiptsResponse(receipts=[summary()], log_size=12),
             "ExportEvidence": pb.ExportEvidenceResponse(evidence=b'{"format":"tds-evidence/1"}'),
             "Reconcile": pb.ReconcileResponse(
-                lines=[pb.ReconcileLine(name="uses_allowed", provider=3, consumer=3)], agree=True
+                lines=[
+                    pb.ReconcileLine(name="allowed", provider=3, consumer=3, explained=True),
+                    pb.ReconcileLine(name="interrupted", provider=1, consumer=0, explained=True),
+                ],
+                agree=True,
             ),
             "Diagnose": pb.DiagnoseResponse(
                 checks=[pb.Check(name="directory", ok=True, detail="heard 0.5 s ago")]

@@ -209,10 +209,15 @@ class ManagementServicer(rpc.ManagementServiceServicer):
         lines = await self._node.services().books.reconcile(request.agreement_id)
         return pb.ReconcileResponse(
             lines=[
-                pb.ReconcileLine(name=line.name, provider=line.provider, consumer=line.consumer)
+                pb.ReconcileLine(
+                    name=line.name,
+                    provider=line.provider,
+                    consumer=line.consumer,
+                    explained=line.explained,
+                )
                 for line in lines
             ],
-            agree=all(line.provider == line.consumer for line in lines),
+            agree=all(line.explained for line in lines),
         )
 
 

@@ -88,6 +88,10 @@ class Node:
         self._do("save")
         self.kept[published.dataset.id] = published
 
+    async def remove(self, dataset_id):
+        self._do("remove")
+        del self.kept[dataset_id]
+
     async def get(self, dataset_id):
         return self.kept.get(dataset_id)
 
@@ -141,6 +145,23 @@ async def test_nothing_is_listed_that_was_not_finished(node, step: str) -> None:
     with pytest.raises(Unavailable):
         await node.publisher.publish(WANTED)
     assert node.listed == []
+
+
+async def test_what_the_directory_does_not_list_is_not_offered(node) -> None:
+    node.fails = "list"
+    with pytest.raises(Unavailable):
+        await node.publisher.publish(WANTED)
+    assert node.kept == {}
+    assert [act["act"] for act in node.acts] == ["dataset.published", "dataset.withdrawn"]
+
+
+async def test_a_version_that_is_not_listed_gives_way_to_the_one_before(node) -> None:
+    first = await node.publisher.publish(WANTED)
+    node.fails = "list"
+    newer = dataclasses.replace(WANTED, dataset_id=first.dataset_id, title="Flights, corrected")
+    with pytest.raises(Unavailable):
+        await node.publisher.publish(newer)
+    assert [kept.dataset.title for kept in node.kept.values()] == ["Flights"]
 
 
 async def test_a_dataset_is_published_again_under_its_name(node) -> None:

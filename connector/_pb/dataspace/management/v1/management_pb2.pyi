@@ -973,7 +973,7 @@ class ReconcileResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     AGREE_FIELD_NUMBER: _builtins.int
     agree: _builtins.bool
-    """Whether all lines agree."""
+    """Whether all lines agree, or differ as they may."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReconcileLine]:
         """One for each quantity and outcome."""
@@ -1001,22 +1001,28 @@ class ReconcileLine(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     CONSUMER_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """As uses_allowed, rows_returned."""
     provider: _builtins.int
     """By the provider's receipts."""
     consumer: _builtins.int
     """By the consumer's own records."""
+    explained: _builtins.bool
+    """They agree, or differ as they may: a use that failed or was cut at the provider need not have
+    reached the consumer.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         provider: _builtins.int = ...,
         consumer: _builtins.int = ...,
+        explained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "explained", b"explained", "name", b"name", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
