@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from connector.adapters.memory_log import MemoryLog
-from connector.errors import NotFound, Unavailable
+from connector.errors import NotFound, Reason, Unavailable
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
 from connector.metering.types import Recorded, Reservation
@@ -116,9 +116,15 @@ class Provider:
         }
         reservation = Reservation(**{**fields, **changes})
         await self.meter.reserve([reservation])
-        quantities = {Quantity.CALLS: 1, Quantity.BYTES_RETURNED: len(result)}
+        allowed = outcome is Outcome.ALLOWED
+        quantities = {Quantity.CALLS: 1, Quantity.BYTES_RETURNED: len(result)} if allowed else {}
+        reasons = () if allowed else (Reason("count", "20 of 20 uses", "at most 20 uses"),)
         (recorded,) = await self.meter.record(
-            [reservation.settle(outcome, result_digest=digest, quantities=quantities)]
+            [
+                reservation.settle(
+                    outcome, result_digest=digest, quantities=quantities, reasons=reasons
+                )
+            ]
         )
         return proof_of(recorded)
 

@@ -37,7 +37,9 @@ def _worth_retrying(error: Exception) -> bool:
 
 
 # A use keeps its use_id, so trying again cannot count it twice; nothing else is retried here.
-_RETRY = stamina.AsyncRetryingCaller(attempts=4, timeout=20.0, wait_initial=0.2).on(_worth_retrying)
+_RETRY = stamina.AsyncRetryingCaller(
+    attempts=6, timeout=20.0, wait_initial=0.05, wait_jitter=0.05
+).on(_worth_retrying)
 
 
 class Node:

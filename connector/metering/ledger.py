@@ -249,6 +249,7 @@ def _receipt(item: Draft, salt: bytes, number: int, time_ms: int, previous: byte
             tree_size=item.tree_size,
             result_digest=item.result_digest,
             quantities=item.quantities,
+            reasons=item.reasons,
         )
     return UseReceipt(
         salt=salt,

@@ -16,6 +16,7 @@ from connector.errors import Conflict, InvalidInput
 from connector.identity.statements import sign_statement
 from connector.metering.meter import Meter
 from connector.metering.types import ActDraft, Recorded
+from connector.model.receipt import Receipt
 from connector.tlog.checkpoint import parse_checkpoint
 from connector.verifier.evidence import Entry
 from connector.verifier.totals import (
@@ -39,9 +40,9 @@ class ScopeEvidence:
     entries: tuple[Entry, ...]
 
 
-def scope_totals(meter: Meter, scope: str) -> dict[str, int]:
-    """What the scope's receipts add up to now, as ``totals`` gives it; one pass over them."""
-    return totals(recorded.receipt for recorded in _all(meter, scope))
+def scope_receipts(meter: Meter, scope: str) -> list[Receipt]:
+    """All the scope's receipts as they are now, in order."""
+    return [recorded.receipt for recorded in _all(meter, scope)]
 
 
 async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did: str) -> Recorded:

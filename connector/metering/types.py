@@ -106,6 +106,7 @@ class DeliveryDraft:
     tree_size: int
     result_digest: bytes = b""
     quantities: Mapping[Quantity, int] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
 
 
 Draft: TypeAlias = UseDraft | ActDraft | DeliveryDraft

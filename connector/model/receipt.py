@@ -117,7 +117,7 @@ class DeliveryReceipt(_Numbered):
     """What a consumer saw of a use: the provider's leaf and where it verified it.
 
     ``leaf_hash`` was at ``leaf_index`` of the log ``origin`` under a checkpoint of ``tree_size``.
-    ``quantities`` are the consumer's own count of what reached it.
+    ``quantities`` are the consumer's own count of what reached it, ``reasons`` what it was told.
     """
 
     use_id: str
@@ -130,6 +130,7 @@ class DeliveryReceipt(_Numbered):
     tree_size: int
     result_digest: bytes = b""
     quantities: Mapping[Quantity, int] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
 
 
 Receipt: TypeAlias = UseReceipt | ActReceipt | DeliveryReceipt
@@ -147,7 +148,7 @@ _KEYS = {
     Kind.USE: _COMMON | frozenset(range(10, 21)),
     Kind.ACT: _COMMON | {_ACTOR, _ACT, _STATEMENT},
     Kind.DELIVERY: _COMMON
-    | {_USE_ID, _PROVIDER, _CONSUMER, _OUTCOME, _RESULT_DIGEST, _QUANTITIES}
+    | {_USE_ID, _PROVIDER, _CONSUMER, _OUTCOME, _RESULT_DIGEST, _QUANTITIES, _REASONS}
     | {_ORIGIN, _LEAF_HASH, _LEAF_INDEX, _TREE_SIZE},
 }
 
@@ -195,6 +196,7 @@ def _map(receipt: Receipt) -> dict[int, cbor.Value]:
             _OUTCOME: receipt.outcome.value,
             _RESULT_DIGEST: receipt.result_digest,
             _QUANTITIES: {key.value: amount for key, amount in receipt.quantities.items()},
+            _REASONS: [[r.term, r.observed, r.allowed] for r in receipt.reasons],
         }
         if isinstance(receipt, UseReceipt):
             leaf |= {
@@ -203,7 +205,6 @@ def _map(receipt: Receipt) -> dict[int, cbor.Value]:
                 _AGREEMENT_DIGEST: receipt.agreement_digest,
                 _POLICY_DIGEST: receipt.policy_digest,
                 _REQUEST_DIGEST: receipt.request_digest,
-                _REASONS: [[r.term, r.observed, r.allowed] for r in receipt.reasons],
             }
         else:
             leaf |= {
@@ -252,6 +253,7 @@ def _read(value: cbor.Value) -> Receipt:
         "outcome": leaf.outcome(),
         "result_digest": leaf.octets(_RESULT_DIGEST, (0, HASH_BYTES)),
         "quantities": leaf.quantities(),
+        "reasons": leaf.reasons(),
     }
     if kind is Kind.USE:
         return UseReceipt(
@@ -260,7 +262,6 @@ def _read(value: cbor.Value) -> Receipt:
             agreement_digest=leaf.octets(_AGREEMENT_DIGEST, (0, HASH_BYTES)),
             policy_digest=leaf.octets(_POLICY_DIGEST, HASH_BYTES),
             request_digest=leaf.octets(_REQUEST_DIGEST, HASH_BYTES),
-            reasons=leaf.reasons(),
         )
     if leaf.integer(_LEAF_INDEX) >= leaf.integer(_TREE_SIZE):
         raise InvalidInput("receipt: a leaf outside its tree")

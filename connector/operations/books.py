@@ -8,6 +8,7 @@ a provider's books stand alone and say so.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,12 @@ import structlog
 from connector.errors import Conflict, ConnectorError, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
-from connector.metering.statement import collect, issue_statement, scope_totals
+from connector.metering.statement import collect, issue_statement, scope_receipts
 from connector.metering.types import Recorded
 from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
-from connector.model.receipt import Outcome, Quantity, Receipt
+from connector.model.receipt import ActReceipt, Outcome, Quantity, Receipt
 from connector.negotiation.service import Negotiations
 from connector.operations.witnessing import Witnessing
 from connector.ports.deliveries import DeliveryStore
@@ -116,10 +117,13 @@ class Books:
         """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``
         if its receipts do not verify, ``NotFound``."""
         agreement = await self._negotiations.agreement(agreement_id)
-        own = await asyncio.to_thread(scope_totals, self._meter, agreement_id)
-        theirs = totals(receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries)
-        provider, consumer = (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
-        return tuple(Line(name, provider[name], consumer[name]) for name in COMPARED)
+        theirs = [receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries]
+        own = await asyncio.to_thread(scope_receipts, self._meter, agreement_id)
+        provider, consumer = map(
+            _counted, (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
+        )
+        names = (*COMPARED, *sorted((provider.keys() | consumer.keys()) - set(COMPARED)))
+        return tuple(Line(name, provider[name], consumer[name]) for name in names)
 
     async def evidence(self, agreement_id: str, *, disclose_secret: bool) -> bytes:
         """An evidence file (docs/evidence.md) with our books closed by a statement.
@@ -197,6 +201,16 @@ class Books:
         if not entries:
             raise PeerFault("the counterparty shows no receipts of the agreement")
         return LogEvidence(peer.log_origin, note, tuple(entries))
+
+
+def _counted(found: Sequence[Receipt]) -> Counter[str]:
+    """What ``COMPARED`` names, and ``refused: TERM`` for each term that refused a use."""
+    sums = totals(found)
+    counted = Counter({name: sums[name] for name in COMPARED})
+    for receipt in found:
+        if not isinstance(receipt, ActReceipt) and receipt.outcome is Outcome.REFUSED:
+            counted.update({f"refused: {reason.term}" for reason in receipt.reasons})
+    return counted
 
 
 def _require_next(receipt: Receipt, scope: str, number: int) -> None:

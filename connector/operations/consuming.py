@@ -218,4 +218,5 @@ def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
         }
         if use.receipt.outcome is Outcome.ALLOWED
         else {},
+        reasons=use.receipt.reasons,
     )

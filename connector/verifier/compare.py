@@ -63,6 +63,8 @@ def _compare(
         check.fail(f"{where}: the receipt was at another place in the log")
     if (delivery.use_id, delivery.outcome) != (use.use_id, use.outcome):
         check.fail(f"{where}: another use or outcome")
+    if delivery.reasons != use.reasons:
+        check.fail(f"{where}: other reasons")
     sent = use.quantities.get(Quantity.BYTES_RETURNED, 0)
     received = delivery.quantities.get(Quantity.BYTES_RETURNED, 0)
     if delivery.result_digest == use.result_digest:

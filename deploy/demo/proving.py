@@ -71,7 +71,12 @@ def close(cast: Cast) -> None:
             rows.append((name, ours, theirs, "yes" if ours == theirs else "NO"))
     tell.table(("counted", "airport's log", "bureau's log", "equal"), rows)
     tell.say()
-    tell.table(("refused because of", "times"), _refusals_by_reason(airport))
+    reasons = _refusals_by_reason(airport), _refusals_by_reason(tourism)
+    tell.table(
+        ("refused because of", "airport's log", "bureau's log"),
+        [(term, times, reasons[1][term]) for term, times in reasons[0].most_common()],
+    )
+    tell.check(reasons[0] == reasons[1], "both sides' logs give the same reasons")
     tell.check(all(row[3] != "NO" for row in rows), "both sides' logs count the same")
     verdicts = [cast.tourism.run("receipts", "reconcile", each) for each in agreements]
     tell.check(
@@ -112,9 +117,9 @@ COUNTED = (
 ONLY_THE_PROVIDER = ("rows scanned", "groups withheld")  # can know these
 
 
-def _refusals_by_reason(receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+def _refusals_by_reason(receipts: Sequence[Mapping[str, Any]]) -> Counter[str]:
     counted: Counter[str] = Counter()
     for receipt in receipts:
         if receipt["outcome"] == "refused":
             counted.update({reason["term"] for reason in receipt["reasons"]})
-    return counted.most_common()
+    return counted

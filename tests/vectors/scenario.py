@@ -246,6 +246,7 @@ class Log:
             "leaf_index": index,
             "tree_size": index + 1,
             "result_digest": use.result_digest,
+            "reasons": use.reasons,
             "quantities": {
                 Quantity.CALLS: 1,
                 Quantity.BYTES_RETURNED: use.quantities.get(Quantity.BYTES_RETURNED, 0),

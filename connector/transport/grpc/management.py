@@ -277,10 +277,10 @@ def _summary(receipt: Receipt, index: int, hash: bytes) -> pb.UseSummary:
     summary.use_id = receipt.use_id
     for quantity, amount in receipt.quantities.items():
         summary.quantities[quantity.name.lower()] = amount
+    summary.reasons.extend(
+        pb.Reason(term=reason.term, observed=reason.observed, allowed=reason.allowed)
+        for reason in receipt.reasons
+    )
     if isinstance(receipt, UseReceipt):
         summary.purpose = receipt.purpose
-        summary.reasons.extend(
-            pb.Reason(term=reason.term, observed=reason.observed, allowed=reason.allowed)
-            for reason in receipt.reasons
-        )
     return summary

@@ -11,13 +11,13 @@ from connector.metering.refusals import MAX_MEMBERS, RefusalLimiter
 from connector.metering.statement import (
     collect,
     issue_statement,
-    scope_totals,
+    scope_receipts,
 )
 from connector.model import receipt as receipts
 from connector.model.receipt import ActReceipt, Outcome
 from connector.tlog import merkle
 from connector.tlog.checkpoint import parse_checkpoint
-from connector.verifier.totals import STATEMENT_ACT, STATEMENT_KIND, read_totals
+from connector.verifier.totals import STATEMENT_ACT, STATEMENT_KIND, read_totals, totals
 from tests.logs import (
     KEY,
     PROVIDER,
@@ -47,7 +47,7 @@ async def test_totals_of_both_sides() -> None:
     lost = reservation("cut")
     await provider.reserve([lost])
     await provider.record([lost.settle(Outcome.INTERRUPTED), act()])
-    ours, theirs = scope_totals(provider, SCOPE), scope_totals(consumer, SCOPE)
+    ours, theirs = (totals(scope_receipts(meter, SCOPE)) for meter in (provider, consumer))
     assert (ours["allowed"], ours["refused"], ours["interrupted"]) == (3, 3, 1)
     assert ours["rows_returned"] == theirs["rows_returned"] == 30
     assert (theirs["allowed"], theirs["refused"], theirs["interrupted"]) == (3, 3, 0)
@@ -65,9 +65,9 @@ async def test_a_statement_counts_every_receipt_before_it() -> None:
     assert isinstance(receipt, ActReceipt)
     assert (receipt.number, receipt.act, receipt.actor) == (3, STATEMENT_ACT, PROVIDER)
     payload = read_statement(receipt.statement.decode(), STATEMENT_KIND, [PUBLIC])
-    count, said, totals = read_totals(payload)
+    count, said, sums = read_totals(payload)
     assert (count, said) == (2, head)
-    assert (totals["allowed"], totals["refused"], totals["rows_returned"]) == (1, 1, 4)
+    assert (sums["allowed"], sums["refused"], sums["rows_returned"]) == (1, 1, 4)
     assert payload["scope"] == SCOPE
     await meter.close()
 
@@ -90,8 +90,8 @@ async def test_statements_while_receipts_come_in() -> None:
     receipt = issued.receipt
     assert isinstance(receipt, ActReceipt)
     payload = read_statement(receipt.statement.decode(), STATEMENT_KIND, [PUBLIC])
-    count, head, totals = read_totals(payload)
-    assert count == receipt.number - 1 == totals["refused"]
+    count, head, sums = read_totals(payload)
+    assert count == receipt.number - 1 == sums["refused"]
     assert head == receipt.previous
     await meter.close()
 

@@ -81,12 +81,23 @@ async def test_both_sides_agree(used) -> None:
     assert lines["bytes_returned"].provider == 4 * len(RESULT)
     assert lines["bytes_returned"].consumer == 4 * len(RESULT)
     assert "rows_scanned" not in lines, "the consumer cannot know it"
+    reasons = [line for line in lines.values() if line.name.startswith("refused: ")]
+    assert [(line.provider, line.consumer) for line in reasons] == [(1, 1)]
+    assert all(line.explained for line in lines.values())
 
 
 async def test_a_use_that_never_reached_the_consumer_shows(used) -> None:
     await used.provider.use("u9")
     lines = {line.name: line for line in await books(used).reconcile(AGREEMENT)}
     assert (lines["allowed"].provider, lines["allowed"].consumer) == (5, 4)
+    assert not lines["allowed"].explained
+
+
+async def test_a_use_that_was_cut_need_not_have_reached_the_consumer(used) -> None:
+    await used.provider.use("u9", outcome=Outcome.INTERRUPTED, result=b"")
+    lines = {line.name: line for line in await books(used).reconcile(AGREEMENT)}
+    assert (lines["interrupted"].provider, lines["interrupted"].consumer) == (1, 0)
+    assert all(line.explained for line in lines.values())
 
 
 async def test_the_sides_are_told_apart(used) -> None:

@@ -82,6 +82,7 @@ def delivery(recorded: Recorded) -> DeliveryDraft:
         leaf_index=recorded.index,
         tree_size=recorded.size,
         result_digest=use.result_digest,
+        reasons=use.reasons,
         quantities={
             Quantity.CALLS: 1,
             Quantity.BYTES_RETURNED: use.quantities.get(Quantity.BYTES_RETURNED, 0),
