@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import pyarrow as pa
 import structlog
 
 from connector.errors import (
@@ -36,6 +35,7 @@ from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import Outcome, Quantity, UseReceipt
 from connector.negotiation.service import Negotiations
+from connector.operations.arrow import rows_of
 from connector.operations.logwatch import LogWatch
 from connector.ports.clock import Clock
 from connector.ports.deliveries import DeliveryStore
@@ -99,7 +99,9 @@ class Consumer:
             use = _verify(first, agreement, provider, self._ourselves.did)
             _match(use.receipt, agreement, purpose, query, use_id)
             yield use
-            received = _Received(agreement.secret)
+            received = _Received(
+                agreement.secret, use.receipt.quantities.get(Quantity.BYTES_RETURNED, 0)
+            )
             try:
                 async for piece in answer:
                     if not isinstance(piece, bytes):
@@ -130,10 +132,11 @@ class Consumer:
 
 
 class _Received:
-    """Our own count of a result, at most ``MAX_RESULT_BYTES``."""
+    """Our own count of a result: of ``said`` bytes by the receipt, and ``MAX_RESULT_BYTES``."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, said: int) -> None:
         self._secret = secret
+        self._said = said
         self._pieces: list[bytes] = []
         self.size = 0
 
@@ -142,22 +145,29 @@ class _Received:
         if self.size > MAX_RESULT_BYTES:
             raise PeerFault("the result is larger than any that we take")
         self._pieces.append(piece)
+        if self.size > self._said:
+            raise VerificationFailed("the result is larger than the receipt says; do not use it")
 
     def digest(self) -> bytes:
         result = b"".join(self._pieces)
         return hmac.digest(self._secret, result, "sha256") if result else b""
 
     def check(self, receipt: UseReceipt) -> None:
-        """Step 4."""
+        """Step 4, and that the result is no larger than it looks."""
+        if receipt.result_digest and not self.size:
+            raise VerificationFailed(
+                "the provider sent no result with its receipt",
+                hint="a use that is repeated late gets its receipt alone: use a new use_id",
+            )
         if not hmac.compare_digest(self.digest(), receipt.result_digest):
             raise VerificationFailed("the result is not the one in the receipt; do not use it")
+        rows_of(b"".join(self._pieces))
 
     def rows(self) -> int:
         """Rows in what came, as far as it can be read."""
         try:
-            with pa.ipc.open_stream(b"".join(self._pieces)) as batches:
-                return sum(batch.num_rows for batch in batches)
-        except (pa.ArrowInvalid, OSError):
+            return rows_of(b"".join(self._pieces))
+        except PeerFault:
             return 0
 
 
