@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from connector.identity.certificates import read_chain
 from connector.model import receipt as receipts
 from connector.model.participant import Membership, Participant
 from connector.transport.grpc.channels import Channels, PeerChannel, TlsIdentity
+from connector.verifier.evidence import parse_evidence
 from tests.e2e.space import COUNT, PURPOSE, SLOW, Contract, contract
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -479,11 +481,12 @@ async def test_nothing_private_is_in_a_log_or_readable_by_others(held: Contract)
     result = await held.ask()
     async with held.space.node("consumer") as node:
         evidence = await node.export_evidence(held.agreement, disclose_secret=True)
-    secret = evidence.rpartition(b"secret")[2][:80]
-    assert secret
+    secret = parse_evidence(evidence).secret
+    spellings = (secret.hex(), b64encode(secret).decode(), urlsafe_b64encode(secret).decode())
+    assert len(secret) == 32
     processes = (*held.space.members.values(), held.space.directory)
     for process in processes:
-        for leaked in (marker, "PRIVATE KEY", "SELECT ", "Bearer "):
+        for leaked in (marker, "PRIVATE KEY", "SELECT ", "Bearer ", *spellings):
             assert leaked not in process.log, (process.data.name, leaked)
         for value in _secrets(process.data):
             assert value not in process.log.encode()
