@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from connector.errors import Conflict, ConnectorError, PeerFault, VerificationFailed
-from connector.identity.ourselves import Ourselves
+from connector.identity.ourselves import Ourselves, log_origin
 from connector.metering.meter import Meter
 from connector.metering.statement import collect, issue_statement, scope_receipts
 from connector.metering.types import Recorded
@@ -170,7 +170,7 @@ class Books:
             await self._witnessing.catch_up()
         except ConnectorError as error:
             log.warning("evidence without a witness", reason=error.message)
-        note = self._meter.latest_cosigned(self._lookup(self._space).log_origin)
+        note = self._meter.latest_cosigned(log_origin(self._space))
         return note if note is not None and parse_checkpoint(note).size > index else None
 
     async def _members(self, agreement: StoredAgreement) -> tuple[str, ...]:

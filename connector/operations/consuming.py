@@ -19,6 +19,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 
 import structlog
 
@@ -148,9 +149,14 @@ class _Received:
         if self.size > self._said:
             raise VerificationFailed("the result is larger than the receipt says; do not use it")
 
+    @cached_property
+    def result(self) -> bytes:
+        """All that came; asked for when nothing more comes."""
+        return b"".join(self._pieces)
+
+    @cached_property
     def digest(self) -> bytes:
-        result = b"".join(self._pieces)
-        return hmac.digest(self._secret, result, "sha256") if result else b""
+        return hmac.digest(self._secret, self.result, "sha256") if self.result else b""
 
     def check(self, receipt: UseReceipt) -> None:
         """Step 4, and that the result is no larger than it looks."""
@@ -159,14 +165,14 @@ class _Received:
                 "the provider sent no result with its receipt",
                 hint="a use that is repeated late gets its receipt alone: use a new use_id",
             )
-        if not hmac.compare_digest(self.digest(), receipt.result_digest):
+        if not hmac.compare_digest(self.digest, receipt.result_digest):
             raise VerificationFailed("the result is not the one in the receipt; do not use it")
-        rows_of(b"".join(self._pieces))
+        rows_of(self.result)
 
     def rows(self) -> int:
         """Rows in what came, as far as it can be read."""
         try:
-            return rows_of(b"".join(self._pieces))
+            return rows_of(self.result)
         except PeerFault:
             return 0
 
@@ -220,7 +226,7 @@ def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
         leaf_hash=use.leaf_hash,
         leaf_index=use.proof.index,
         tree_size=use.checkpoint.size,
-        result_digest=received.digest(),
+        result_digest=received.digest,
         quantities={
             Quantity.CALLS: 1,
             Quantity.ROWS_RETURNED: received.rows(),

@@ -49,7 +49,7 @@ async def history(did: str) -> tuple[str, ...]:
     return (f"event.of.{did}",)
 
 
-def books(place, agreement: StoredAgreement = CONSUMERS) -> Books:
+def books(place, agreement: StoredAgreement = CONSUMERS, lookup=lookup) -> Books:
     return Books(
         ourselves=CONSUMER_SELF,
         space=SPACE,
@@ -215,3 +215,16 @@ async def test_receipts_are_listed_oldest_first_and_the_last_ones(used) -> None:
     assert [found.index for found in mine.listed("", 3)] == [3, 4, 5]
     assert [found.index for found in mine.listed("", 0)] == list(range(6))
     assert mine.listed("urn:uuid:unknown", 5) == []
+
+
+async def test_evidence_needs_nobody_but_ourselves(used) -> None:
+    """No directory for long, so no record is looked up; and the provider is not there either."""
+
+    def stale(did: str):
+        raise Unavailable("the view of the directory is too old to serve by")
+
+    found = parse_evidence(
+        await books(used, lookup=stale).evidence(AGREEMENT, disclose_secret=False)
+    )
+    assert [log.origin for log in found.logs] == [CONSUMER_SELF.log_origin]
+    assert len(found.given) == 5
