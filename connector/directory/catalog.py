@@ -13,8 +13,8 @@ from connector.directory import paging
 from connector.directory.register import Register
 from connector.directory.words import index_terms, match_query
 from connector.errors import InvalidInput, NotFound, Reason, Refused, Unauthenticated
-from connector.identity.statements import read_statement
-from connector.model.catalog import Classification, Dataset, parse_dataset
+from connector.identity.datasets import read_dataset
+from connector.model.catalog import Classification, Dataset
 from connector.model.participant import Participant
 from connector.policy.decisions import LISTING, read_listing
 from connector.policy.inputs import listing_input
@@ -22,7 +22,6 @@ from connector.ports.clock import Clock
 from connector.ports.directory import CatalogStore, Listing
 from connector.ports.policy import PolicyEngine
 
-DATASET = "dataset"
 PAGE, MOST = 50, 200  # records in a page: usually, and at most
 MAX_OFFSET = 10_000  # records that a search can page through
 MOST_FOR_ONE = 10_000  # datasets of one publisher
@@ -59,7 +58,7 @@ class CatalogIndex:
         ``InvalidInput``, ``VerificationFailed``, ``Refused`` or ``Conflict`` (too many).
         """
         publisher = self._register.active(caller)
-        dataset = parse_dataset(read_statement(record, DATASET, publisher.signing_keys))
+        dataset = read_dataset(record, publisher.signing_keys)
         if dataset.publisher != caller:
             raise Unauthenticated("the dataset is another participant's")
         await self._judge(publisher, dataset)

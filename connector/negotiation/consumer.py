@@ -21,8 +21,8 @@ from connector.errors import (
     Refused,
     Unavailable,
 )
+from connector.identity.datasets import read_dataset
 from connector.identity.ourselves import Ourselves
-from connector.identity.statements import read_statement
 from connector.model.catalog import Dataset, parse_dataset
 from connector.model.negotiation import (
     Channel,
@@ -239,8 +239,7 @@ class Consumer:
             draft.note(dataset_record=record)
 
     def _verified_dataset(self, provider: str, dataset_id: str, record: str) -> Dataset:
-        keys = self._lookup(provider).signing_keys
-        dataset = parse_dataset(read_statement(record, "dataset", keys))
+        dataset = read_dataset(record, self._lookup(provider).signing_keys)
         if (dataset.id, dataset.publisher) != (dataset_id, provider):
             raise PeerFault("the provider sent another dataset than the one asked for")
         return dataset

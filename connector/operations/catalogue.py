@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import structlog
 
 from connector.errors import ConnectorError
-from connector.identity.statements import peek_statement, read_statement
-from connector.model import fields
-from connector.model.catalog import Dataset, parse_dataset
+from connector.identity.datasets import peek_publisher, read_dataset
+from connector.model.catalog import Dataset
 from connector.model.participant import Participant
 from connector.ports.peers import DirectoryPeer
 
 log = structlog.get_logger()
-
-DATASET = "dataset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,4 @@ class Catalogue:
         return Found(tuple(datasets), page.next)
 
     def _verified(self, record: str) -> Dataset:
-        publisher = fields.text(peek_statement(record, DATASET), "publisher")
-        keys = self._lookup(publisher).signing_keys
-        return parse_dataset(read_statement(record, DATASET, keys))
+        return read_dataset(record, self._lookup(peek_publisher(record)).signing_keys)

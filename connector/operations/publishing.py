@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connector.errors import ConnectorError, InvalidInput, Refused
+from connector.identity.datasets import sign_dataset
 from connector.identity.ourselves import Ourselves
-from connector.identity.statements import sign_statement
 from connector.model import fields
 from connector.model.catalog import (
     Classification,
@@ -103,7 +103,7 @@ class Publisher:
         dataset = await self._describe(wanted, source)
         await self._judge(dataset, wanted.accept_free_sql)
         visible = tuple(c.name for c in dataset.columns if c.role is not Role.HIDDEN)
-        record = sign_statement(self._ourselves.signing_key, "dataset", dataset_json(dataset))
+        record = sign_dataset(self._ourselves.signing_key, dataset)
         database = f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.duckdb"
         rows = await self._queries.prepare(
             wanted.source,
