@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,10 @@ from connector._pb.dataspace.management.v1.management_pb2_grpc import (
 from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
     add_WitnessServiceServicer_to_server,
 )
-from connector.adapters.clock import SystemClock
 from connector.adapters.directory_store import SqliteDirectoryStore
-from connector.adapters.keys import KeyFolder
-from connector.adapters.segments import SegmentLog
 from connector.adapters.witness_store import SqliteWitnessStore
 from connector.app import logs
-from connector.app.engine import open_engine
-from connector.app.metrics import Metrics
+from connector.app.base import Base, open_base
 from connector.app.process import only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
@@ -42,10 +37,8 @@ from connector.identity.certificates import (
     read_authority,
     read_chain,
 )
-from connector.identity.ourselves import Ourselves, log_origin
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
-from connector.metering.meter import Meter
 from connector.metering.witness import Witness
 from connector.model.participant import b64url
 from connector.operations.status import Check, Status
@@ -59,7 +52,7 @@ from connector.transport.grpc.directory_management import DirectoryManagementSer
 from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
 from connector.transport.grpc.metering import WitnessServicer
 from connector.transport.grpc.server import Door
-from connector.transport.http.server import HttpDoor, Sources, application
+from connector.transport.http.server import HttpDoor, application
 
 log = structlog.get_logger()
 
@@ -75,31 +68,20 @@ def run(data: Path) -> None:
 
 
 async def _serve(data: Path, settings: config.Directory) -> None:
-    clock = SystemClock()
-    metrics = Metrics(version())
-    keys = KeyFolder(data / "keys")
-    ourselves = Ourselves(settings.did, settings.name, log_origin(settings.did), keys.signing_key())
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_engine(settings.policy))
-        storage = stack.enter_context(closing(SegmentLog(data / "log")))
-        meter = await Meter.open(
-            storage,
-            origin=ourselves.log_origin,
-            key=ourselves.signing_key,
-            clock=clock,
-            random=os.urandom,
-        )
-        stack.push_async_callback(meter.close)
+        # Nobody witnesses the directory's log yet; its members hold what it signed.
+        base = await stack.enter_async_context(open_base(data, settings, await_witness=False))
+        ourselves, clock, meter, metrics = base.ourselves, base.clock, base.meter, base.metrics
         store = stack.enter_context(closing(SqliteDirectoryStore(data / "directory.db")))
         witnessed = stack.enter_context(closing(SqliteWitnessStore(data / "witness.db")))
-        authority = _authority(keys, settings, clock)
+        authority = _authority(base)
         services = await open_directory(
             ourselves=ourselves,
             endpoint=settings.endpoint or settings.listen,
             enrol_endpoint=settings.enrol_endpoint or settings.enrol,
             store=store,
             authority=authority,
-            policy=engine,
+            policy=base.engine,
             journal=MeterJournal(meter),
             clock=clock,
             heartbeat_s=settings.heartbeat_s,
@@ -108,10 +90,9 @@ async def _serve(data: Path, settings: config.Directory) -> None:
         witness = Witness(
             witnessed, name=ourselves.log_origin, key=ourselves.signing_key, clock=clock
         )
-        metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
         metrics.gauge("tds_membership_events", "Membership events", lambda: services.register.last)
-        node = _Directory(settings, services, meter, witness, clock)
-        tls = _OwnTls(keys, authority, settings, clock)
+        node = _Directory(base, services, witness)
+        tls = _OwnTls(base, authority)
         calls = OpenCalls()
         authenticate = MutualTls(
             settings.did,
@@ -145,7 +126,7 @@ async def _serve(data: Path, settings: config.Directory) -> None:
             stack.push_async_callback(door.drain, settings.drain_s)
         await members.open_mutual_tls(settings.listen, tls.current)
         await candidates.open_tls(settings.enrol, tls.current)
-        http = HttpDoor(application(node.sources(metrics)), settings.http)
+        http = HttpDoor(application(base.sources(lambda: "")), settings.http)
         node.http = await http.open()
         stack.push_async_callback(http.close)
         await manager.open_socket(config.socket_path(data, settings.socket))
@@ -161,15 +142,13 @@ async def _serve(data: Path, settings: config.Directory) -> None:
 class _Directory:
     """What the doors ask of the whole."""
 
-    settings: config.Directory
+    base: Base[config.Directory]
     services: DirectoryServices
-    meter: Meter
     witness: Witness
-    clock: SystemClock
     http: str = ""
 
     def status(self) -> Status:
-        settings = self.settings
+        settings = self.base.settings
         return Status(
             did=settings.did,
             name=settings.name,
@@ -177,7 +156,7 @@ class _Directory:
             endpoint=settings.endpoint or settings.listen,
             http_endpoint=self.http,
             version=version(),
-            log_size=self.meter.checkpoint().size,
+            log_size=self.base.meter.checkpoint().size,
             space=settings.did,
             view_age_seconds=0.0,
             space_key=b64url(self.services.space.key),
@@ -185,7 +164,7 @@ class _Directory:
 
     async def diagnose(self) -> list[Check]:
         waiting = await self.services.register.log_pending()
-        size = self.meter.checkpoint().size
+        size = self.base.meter.checkpoint().size
         return [
             Check("log", True, f"{size} leaves, writable"),
             Check(
@@ -201,21 +180,14 @@ class _Directory:
         last = await self.witness.last(origin)
         return last.size if last else 0
 
-    def sources(self, metrics: Metrics) -> Sources:
-        return Sources(
-            ready=lambda: "",
-            checkpoint=lambda: asyncio.to_thread(lambda: self.meter.checkpoint().checkpoint),
-            tile=lambda path: asyncio.to_thread(self.meter.log.tile, f"tile/{path}"),
-            registry=metrics.registry,
-        )
 
-
-def _authority(keys: KeyFolder, settings: config.Directory, clock: SystemClock) -> Authority:
+def _authority(base: Base[config.Directory]) -> Authority:
     """The space's CA; made at the first start."""
+    keys, settings = base.keys, base.settings
     key = keys.authority_key()
     pem = keys.authority_certificate()
     if pem is None:
-        pem = chain_pem(make_authority(key, settings.name, clock.now()))
+        pem = chain_pem(make_authority(key, settings.name, base.clock.now()))
         keys.save_authority_certificate(pem)
     return Authority(read_authority(pem), key, settings.certificate_days)
 
@@ -223,18 +195,12 @@ def _authority(keys: KeyFolder, settings: config.Directory, clock: SystemClock) 
 class _OwnTls:
     """The directory's own certificate, made anew before it ends."""
 
-    def __init__(
-        self,
-        keys: KeyFolder,
-        authority: Authority,
-        settings: config.Directory,
-        clock: SystemClock,
-    ) -> None:
-        self._key = keys.tls_key()
-        self._key_pem = keys.tls_key_pem()
+    def __init__(self, base: Base[config.Directory], authority: Authority) -> None:
+        self._key = base.keys.tls_key()
+        self._key_pem = base.keys.tls_key_pem()
         self._authority = authority
-        self._settings = settings
-        self._clock = clock
+        self._settings = base.settings
+        self._clock = base.clock
         self._made = self._make()
 
     def current(self) -> TlsIdentity:

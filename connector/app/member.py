@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import structlog
@@ -26,6 +25,7 @@ from connector.adapters.duckdb.engine import DuckDbEngine
 from connector.adapters.keys import KeyFolder
 from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore
+from connector.app.base import Base
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
 from connector.app.process import background
@@ -36,10 +36,8 @@ from connector.gate.results import KeptResults
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
 from connector.identity.membership import MembershipEvent
-from connector.identity.ourselves import Ourselves
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
-from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
 from connector.model.participant import Membership, Participant
 from connector.model.receipt import UseReceipt
@@ -50,8 +48,6 @@ from connector.operations.consuming import Consumer
 from connector.operations.publishing import Publisher
 from connector.operations.services import Services
 from connector.operations.witnessing import Witnessing
-from connector.ports.clock import Clock
-from connector.ports.policy import PolicyEngine
 from connector.transport.grpc.catalog import CatalogServicer
 from connector.transport.grpc.channels import Channels, TlsIdentity
 from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
@@ -67,25 +63,11 @@ KEPT_RESULTS_BYTES = 256 << 20
 OLD_CHANNELS_S = 60.0  # seconds that calls over channels with the old certificate may take
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What a node has before it is a member of anything."""
-
-    data: Path
-    settings: config.Node
-    ourselves: Ourselves
-    keys: KeyFolder
-    clock: Clock
-    meter: Meter
-    engine: PolicyEngine
-    metrics: Metrics
-
-
 @dataclass(slots=True)
 class Member:
     """The parts of a running member that others ask for."""
 
-    base: Base
+    base: Base[config.Node]
     space: Space
     view: MembershipView
     witnessing: Witnessing
@@ -123,7 +105,7 @@ class Member:
 
 
 @asynccontextmanager
-async def open_member(base: Base, space: Space) -> AsyncIterator[Member]:
+async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Member]:
     """Serve as a member until the end of the context, which drains."""
     settings, ourselves, clock = base.settings, base.ourselves, base.clock
     limits = settings.limits

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +14,14 @@ from connector import config
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
     add_ManagementServiceServicer_to_server,
 )
-from connector.adapters.clock import SystemClock
-from connector.adapters.keys import KeyFolder
-from connector.adapters.segments import SegmentLog
 from connector.app import logs
-from connector.app.engine import open_engine
+from connector.app.base import Base, open_base
 from connector.app.enrolment import join
-from connector.app.member import Base, Member, open_member
-from connector.app.metrics import Metrics
+from connector.app.member import Member, open_member
 from connector.app.process import only_process, until_stopped, version
 from connector.errors import Conflict, ConnectorError, Unavailable
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
-from connector.identity.ourselves import Ourselves, log_origin
-from connector.metering.meter import Meter
 from connector.model import fields
 from connector.model.participant import b64url
 from connector.operations.services import Services
@@ -54,7 +47,7 @@ def run(data: Path) -> None:
 
 async def _serve(data: Path, settings: config.Node) -> None:
     async with AsyncExitStack() as stack:
-        base = await stack.enter_async_context(_open_base(data, settings))
+        base = await stack.enter_async_context(open_base(data, settings, await_witness=True))
         node = await stack.enter_async_context(_running(base))
         calls = OpenCalls()
         manager = Door(Guard(None, calls, base.clock, base.metrics.call), calls, MANAGEMENT_BYTES)
@@ -70,29 +63,7 @@ async def _serve(data: Path, settings: config.Node) -> None:
 
 
 @asynccontextmanager
-async def _open_base(data: Path, settings: config.Node) -> AsyncIterator[Base]:
-    clock = SystemClock()
-    metrics = Metrics(version())
-    keys = KeyFolder(data / "keys")
-    ourselves = Ourselves(settings.did, settings.name, log_origin(settings.did), keys.signing_key())
-    async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_engine(settings.policy))
-        storage = stack.enter_context(closing(SegmentLog(data / "log")))
-        meter = await Meter.open(
-            storage,
-            origin=ourselves.log_origin,
-            key=ourselves.signing_key,
-            clock=clock,
-            random=os.urandom,
-            await_witness=True,
-        )
-        stack.push_async_callback(meter.close)
-        metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
-        yield Base(data, settings, ourselves, keys, clock, meter, engine, metrics)
-
-
-@asynccontextmanager
-async def _running(base: Base) -> AsyncIterator[Node]:
+async def _running(base: Base[config.Node]) -> AsyncIterator[Node]:
     node = Node(base)
     try:
         space = base.keys.space()
@@ -106,7 +77,7 @@ async def _running(base: Base) -> AsyncIterator[Node]:
 class Node:
     """``transport.grpc.management.Node``."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Base[config.Node]) -> None:
         self._base = base
         self._stack = AsyncExitStack()
         self._member: Member | None = None
@@ -181,13 +152,7 @@ class Node:
         ]
 
     def sources(self) -> Sources:
-        meter = self._base.meter
-        return Sources(
-            ready=lambda: "" if self._state() == "ready" else self._state(),
-            checkpoint=lambda: asyncio.to_thread(lambda: meter.checkpoint().checkpoint),
-            tile=lambda path: asyncio.to_thread(meter.log.tile, f"tile/{path}"),
-            registry=self._base.metrics.registry,
-        )
+        return self._base.sources(lambda: "" if self._state() == "ready" else self._state())
 
     def _state(self) -> str:
         if self._member is None:
