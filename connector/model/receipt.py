@@ -1,9 +1,10 @@
 """Receipts: the leaves of every log, and their only encoding (docs/evidence.md, section 2).
 
 A leaf is one deterministic CBOR map (``model.cbor``). Its bytes are what the log hashes, what
-evidence carries and what a verifier checks; nothing is re-serialised. Three kinds:
+evidence carries and what a verifier checks; nothing is re-serialised. Four kinds:
 
 * ``UseReceipt``: one use of an agreement, allowed or not (the provider's log);
+* ``RecordReceipt``: a use that another system of the provider served and reported (likewise);
 * ``ActReceipt``: a signed statement, such as an agreement concluded or ended (any log);
 * ``DeliveryReceipt``: what a consumer saw of a provider's receipt (the consumer's log).
 
@@ -27,6 +28,8 @@ HASH_BYTES = 32
 NO_PREVIOUS = bytes(HASH_BYTES)
 
 MAX_TEXT = 512  # characters of an identifier or of one part of a reason
+MAX_USE_ID = 64  # visible ASCII characters, of a reported use
+MAX_REPORTER = 64  # characters
 MAX_REASONS = 16
 MAX_STATEMENT_BYTES = 32_768
 MAX_QUANTITY = 2**53
@@ -35,7 +38,7 @@ MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 
 class Kind(IntEnum):
     USE = 1
-    # 2 is kept for records that arrive in batches
+    RECORD = 2
     ACT = 3
     DELIVERY = 4
 
@@ -101,6 +104,27 @@ class UseReceipt(_Numbered):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordReceipt(_Numbered):
+    """Use that did not pass the gate: ``reporter``, a system of the provider, says it served it.
+
+    ``use_id``: 1 to 64 visible ASCII characters, of the same space as those of ``UseReceipt``:
+    a use has one receipt, whichever way it came. ``quantities`` always have CALLS, at least 1:
+    that many calls were allowed. ``served_ms``: when, by the reporter's clock; ``time_ms``: when
+    the record was written.
+    """
+
+    use_id: str
+    purpose: str
+    quantities: Mapping[Quantity, int]
+    reporter: str
+    served_ms: int
+
+    @property
+    def calls(self) -> int:
+        return self.quantities[Quantity.CALLS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActReceipt(_Numbered):
     """A signed statement: ``statement`` is a compact JWS (RFC 7515) by ``actor``.
 
@@ -133,19 +157,20 @@ class DeliveryReceipt(_Numbered):
     reasons: tuple[Reason, ...] = ()
 
 
-Receipt: TypeAlias = UseReceipt | ActReceipt | DeliveryReceipt
+Receipt: TypeAlias = UseReceipt | RecordReceipt | ActReceipt | DeliveryReceipt
 
 # Keys of the CBOR map. 0 to 6 are common, 10 and up belong to the kinds.
 _VERSION, _KIND, _SALT, _SCOPE, _NUMBER, _TIME, _PREVIOUS = range(7)
 _USE_ID, _PROVIDER, _CONSUMER, _OUTCOME, _PURPOSE = range(10, 15)
 _AGREEMENT_DIGEST, _POLICY_DIGEST, _REQUEST_DIGEST, _RESULT_DIGEST = range(15, 19)
-_QUANTITIES, _REASONS = 19, 20
+_QUANTITIES, _REASONS, _REPORTER, _SERVED = range(19, 23)
 _ACTOR, _ACT, _STATEMENT = 30, 31, 32
 _ORIGIN, _LEAF_HASH, _LEAF_INDEX, _TREE_SIZE = 40, 41, 42, 43
 
 _COMMON = frozenset(range(7))
 _KEYS = {
     Kind.USE: _COMMON | frozenset(range(10, 21)),
+    Kind.RECORD: _COMMON | {_USE_ID, _PURPOSE, _QUANTITIES, _REPORTER, _SERVED},
     Kind.ACT: _COMMON | {_ACTOR, _ACT, _STATEMENT},
     Kind.DELIVERY: _COMMON
     | {_USE_ID, _PROVIDER, _CONSUMER, _OUTCOME, _RESULT_DIGEST, _QUANTITIES, _REASONS}
@@ -188,6 +213,15 @@ def _map(receipt: Receipt) -> dict[int, cbor.Value]:
     if isinstance(receipt, ActReceipt):
         leaf |= {_KIND: Kind.ACT.value, _ACTOR: receipt.actor, _ACT: receipt.act}
         leaf[_STATEMENT] = receipt.statement
+    elif isinstance(receipt, RecordReceipt):
+        leaf |= {
+            _KIND: Kind.RECORD.value,
+            _USE_ID: receipt.use_id,
+            _PURPOSE: receipt.purpose,
+            _QUANTITIES: _amounts(receipt.quantities),
+            _REPORTER: receipt.reporter,
+            _SERVED: receipt.served_ms,
+        }
     else:
         leaf |= {
             _USE_ID: receipt.use_id,
@@ -195,7 +229,7 @@ def _map(receipt: Receipt) -> dict[int, cbor.Value]:
             _CONSUMER: receipt.consumer,
             _OUTCOME: receipt.outcome.value,
             _RESULT_DIGEST: receipt.result_digest,
-            _QUANTITIES: {key.value: amount for key, amount in receipt.quantities.items()},
+            _QUANTITIES: _amounts(receipt.quantities),
             _REASONS: [[r.term, r.observed, r.allowed] for r in receipt.reasons],
         }
         if isinstance(receipt, UseReceipt):
@@ -215,6 +249,10 @@ def _map(receipt: Receipt) -> dict[int, cbor.Value]:
                 _TREE_SIZE: receipt.tree_size,
             }
     return leaf
+
+
+def _amounts(quantities: Mapping[Quantity, int]) -> dict[int, cbor.Value]:
+    return {key.value: amount for key, amount in quantities.items()}
 
 
 def _read(value: cbor.Value) -> Receipt:
@@ -245,6 +283,15 @@ def _read(value: cbor.Value) -> Receipt:
             actor=leaf.text(_ACTOR),
             act=leaf.text(_ACT),
             statement=leaf.octets(_STATEMENT, range(1, MAX_STATEMENT_BYTES + 1)),
+        )
+    if kind is Kind.RECORD:
+        return RecordReceipt(
+            **common,  # type: ignore[arg-type]
+            use_id=leaf.visible(_USE_ID),
+            purpose=leaf.text(_PURPOSE, empty=True),
+            quantities=leaf.counted(),
+            reporter=leaf.text(_REPORTER, most=MAX_REPORTER),
+            served_ms=leaf.integer(_SERVED, high=MAX_TIME_MS),
         )
     common |= {
         "use_id": leaf.text(_USE_ID),
@@ -286,10 +333,16 @@ class _Leaf:
             raise InvalidInput(f"receipt: field {key} must be an integer from {low} to {high}")
         return value
 
-    def text(self, key: int, *, empty: bool = False) -> str:
+    def text(self, key: int, *, empty: bool = False, most: int = MAX_TEXT) -> str:
         value = self.fields.get(key)
-        if not isinstance(value, str) or len(value) > MAX_TEXT or not (value or empty):
-            raise InvalidInput(f"receipt: field {key} must be text of at most {MAX_TEXT}")
+        if not isinstance(value, str) or len(value) > most or not (value or empty):
+            raise InvalidInput(f"receipt: field {key} must be text of at most {most}")
+        return value
+
+    def visible(self, key: int) -> str:
+        value = self.text(key, most=MAX_USE_ID)
+        if not all("!" <= character <= "~" for character in value):
+            raise InvalidInput(f"receipt: field {key} must be visible ASCII characters")
         return value
 
     def octets(self, key: int, size: int | tuple[int, ...] | range) -> bytes:
@@ -314,6 +367,12 @@ class _Leaf:
             return {Quantity(key): amounts.integer(key) for key in value}
         except ValueError as error:
             raise InvalidInput("receipt: a quantity this program does not know") from error
+
+    def counted(self) -> dict[Quantity, int]:
+        quantities = self.quantities()
+        if not quantities.get(Quantity.CALLS):
+            raise InvalidInput("receipt: a record is of one call at least")
+        return quantities
 
     def reasons(self) -> tuple[Reason, ...]:
         value = self.fields.get(_REASONS)

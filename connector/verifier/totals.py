@@ -13,20 +13,28 @@ from typing import Any
 
 from connector.errors import InvalidInput
 from connector.model import fields
-from connector.model.receipt import HASH_BYTES, ActReceipt, Outcome, Quantity, Receipt
+from connector.model.receipt import (
+    HASH_BYTES,
+    ActReceipt,
+    Outcome,
+    Quantity,
+    Receipt,
+    RecordReceipt,
+)
 
 STATEMENT_ACT = "statement.issued"
 STATEMENT_KIND = "statement"
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
+_ALLOWED = Outcome.ALLOWED.name.lower()
 QUANTITIES = tuple(quantity.name.lower() for quantity in Quantity)
 
 
 def totals(receipts: Iterable[Receipt]) -> dict[str, int]:
     """Counts by outcome (``allowed``, ``refused`` ...) and sums by quantity (``calls`` ...).
 
-    Of use receipts in a provider's log, of delivery receipts in a consumer's; acts do not count.
-    Every key is there, zero or not.
+    Of uses and reported records in a provider's log, of deliveries in a consumer's; acts do not
+    count. A record is of ``calls`` allowed uses, not of one. Every key is there, zero or not.
     """
     sums = dict.fromkeys((*OUTCOMES, *QUANTITIES), 0)
     for receipt in receipts:
@@ -38,7 +46,10 @@ def add(sums: dict[str, int], receipt: Receipt) -> None:
     """One more receipt into what ``totals`` gave."""
     if isinstance(receipt, ActReceipt):
         return
-    sums[receipt.outcome.name.lower()] += 1
+    if isinstance(receipt, RecordReceipt):
+        sums[_ALLOWED] += receipt.calls
+    else:
+        sums[receipt.outcome.name.lower()] += 1
     for quantity, amount in receipt.quantities.items():
         sums[quantity.name.lower()] += amount
 

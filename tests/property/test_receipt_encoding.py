@@ -18,6 +18,7 @@ from connector.model.receipt import (
     DeliveryReceipt,
     Outcome,
     Quantity,
+    RecordReceipt,
     UseReceipt,
 )
 
@@ -46,6 +47,14 @@ GOOD: list[receipts.Receipt] = [
         request_digest=bytes(32),
         reasons=(Reason("purpose", "", ""),),
     ),
+    RecordReceipt(
+        **COMMON,
+        use_id="use-1",
+        purpose="",
+        quantities={Quantity.CALLS: 1, Quantity.BYTES_RETURNED: 7},
+        reporter="gateway",
+        served_ms=1_795_420_799_000,
+    ),
     ActReceipt(**COMMON, actor="did:web:a.example", act="agreement.ended", statement=b"x"),
     DeliveryReceipt(
         **COMMON, **USED, origin="a.example/log", leaf_hash=bytes(32), leaf_index=0, tree_size=9
@@ -55,6 +64,7 @@ BOUNDS = [0, 1, 2, 9, 2**53, 2**64, receipts.MAX_TIME_MS]
 INTEGERS = st.sampled_from([bound + step for bound in BOUNDS for step in (-1, 0, 1)])
 TEXTS = st.one_of(
     st.text(max_size=3),
+    st.integers(63, 66).flatmap(lambda length: st.sampled_from("x~ ").map(lambda c: c * length)),
     st.integers(510, 514).map(lambda length: "文" * length),
     st.sampled_from(["\ud800", "x\udfff"]),
 )

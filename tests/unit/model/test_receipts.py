@@ -16,6 +16,7 @@ from connector.model.receipt import (
     Outcome,
     Quantity,
     Receipt,
+    RecordReceipt,
     UseReceipt,
 )
 from tests.vectors import generate
@@ -40,6 +41,14 @@ USE = UseReceipt(
     request_digest=bytes(32),
     quantities={Quantity.CALLS: 1},
     reasons=(Reason("purpose", "", ""),),
+)
+RECORD = RecordReceipt(
+    **COMMON,
+    use_id="gateway-7:0001",
+    purpose="",
+    quantities={Quantity.CALLS: 1},
+    reporter="api-gateway",
+    served_ms=1_795_420_799_999,
 )
 ACT = ActReceipt(**COMMON, actor="did:web:airport.example", act="agreement.ended", statement=b"x")
 DELIVERY = DeliveryReceipt(
@@ -80,6 +89,17 @@ LARGEST = {
         USE, number=2**53, previous=bytes(31) + b"\x01", quantities=dict.fromkeys(Quantity, 2**53)
     ),
     "time": dataclasses.replace(USE, time_ms=253_402_300_799_999),
+    "record": dataclasses.replace(
+        RECORD,
+        use_id="!" + "~" * 63,
+        purpose="p" * 512,
+        reporter="文" * 64,
+        served_ms=253_402_300_799_999,
+        quantities=dict.fromkeys(Quantity, 2**53),
+    ),
+    "a record that counts nothing else": dataclasses.replace(
+        RECORD, served_ms=0, quantities={Quantity.CALLS: 1, Quantity.ROWS_RETURNED: 0}
+    ),
     "statement": dataclasses.replace(ACT, statement=bytes(32_768)),
     "index": dataclasses.replace(DELIVERY, leaf_index=2**53 - 1, tree_size=2**53),
     "nothing counted": dataclasses.replace(DELIVERY, quantities={}),
@@ -107,6 +127,23 @@ BEYOND = {
     "statement too long": dataclasses.replace(ACT, statement=bytes(32_769)),
     "statement empty": dataclasses.replace(ACT, statement=b""),
     "leaf outside its tree": dataclasses.replace(DELIVERY, leaf_index=1),
+    "use id of a record too long": dataclasses.replace(RECORD, use_id="u" * 65),
+    "use id of a record empty": dataclasses.replace(RECORD, use_id=""),
+    "use id of a record with a space": dataclasses.replace(RECORD, use_id="a b"),
+    "use id of a record with a line feed": dataclasses.replace(RECORD, use_id="a\n"),
+    "use id of a record with DEL": dataclasses.replace(RECORD, use_id="a\x7f"),
+    "use id of a record beyond ASCII": dataclasses.replace(RECORD, use_id="é"),
+    "a record of no calls": dataclasses.replace(RECORD, quantities={Quantity.CALLS: 0}),
+    "a record without calls": dataclasses.replace(RECORD, quantities={Quantity.DURATION_MS: 1}),
+    "a record that counts nothing": dataclasses.replace(RECORD, quantities={}),
+    "a record of too many calls": dataclasses.replace(
+        RECORD, quantities={Quantity.CALLS: 2**53 + 1}
+    ),
+    "a record by nobody": dataclasses.replace(RECORD, reporter=""),
+    "a reporter too long": dataclasses.replace(RECORD, reporter="r" * 65),
+    "purpose of a record too long": dataclasses.replace(RECORD, purpose="p" * 513),
+    "served beyond the calendar": dataclasses.replace(RECORD, served_ms=253_402_300_800_000),
+    "served before the epoch": dataclasses.replace(RECORD, served_ms=-1),
     "17 reasons": dataclasses.replace(USE, reasons=(Reason("t", "o", "a"),) * 17),
     "larger than an entry": dataclasses.replace(
         USE, reasons=(Reason("文" * 512, "文" * 512, "文" * 512),) * 16
