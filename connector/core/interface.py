@@ -190,6 +190,15 @@ class Keys(Protocol):
         """Settled keys in memory that no ``freeze`` has taken yet."""
         ...
 
+    @property
+    def freeze_at(self) -> int:
+        """How many ``pending`` keys are worth a ``freeze``."""
+        ...
+
+    def wait(self) -> None:
+        """Return when no ``freeze`` is under way any more, done or given up."""
+        ...
+
     def clear(self) -> None:
         """Forget everything, files and all."""
         ...
