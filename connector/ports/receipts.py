@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from connector.core.interface import Leaves
 from connector.errors import InternalError
 
 MAX_RECORD_BYTES = 65_535
@@ -39,12 +40,25 @@ class Tip:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a log stood after some commit: ``size`` leaves; ``position`` is the storage's own."""
+
+    size: int
+    position: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
-    """One commit as it was written. ``first`` is the index of its first leaf."""
+    """One commit as it was written: ``count`` leaves, packed, ``first`` the index of the first.
+
+    ``known``: it is before the kept mark. ``packed`` is empty where the leaves were dropped.
+    """
 
     first: int
+    count: int
     records: tuple[bytes, ...]
-    leaves: tuple[bytes, ...]
+    packed: bytes
+    known: bool
 
 
 class LogStorage(Protocol):
@@ -58,9 +72,10 @@ class LogStorage(Protocol):
     @property
     def tip(self) -> Tip: ...
 
-    def append(self, records: Sequence[bytes], leaves: Sequence[bytes], seal: Seal) -> Tip:
+    def append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
         """One commit: all of it is on stable storage on return.
 
+        The leaves' hashes are taken as they are: they come from this process's core.
         ``seal`` is called once if there are leaves, or if there is no checkpoint yet; else the
         last checkpoint stays. Calls must not overlap. Raises ``Unavailable`` when the storage
         refuses. Then nothing of this commit is visible, but it may have been persisted all the
@@ -69,8 +84,26 @@ class LogStorage(Protocol):
         """
         ...
 
-    def replay(self) -> Iterator[Replayed]:
-        """Every commit from the first, in order; memory does not grow with the log."""
+    def mark(self) -> Mark:
+        """Where the log stands now."""
+        ...
+
+    def keep(self, mark: Mark, state: bytes) -> None:
+        """Keep ``state``, what all commits up to the mark come to, for the next opening, which
+        then reads what follows alone. Replaces an earlier one; durable on return. Any thread.
+
+        Raises ``Unavailable``; the earlier one is still there then.
+        """
+        ...
+
+    @property
+    def kept(self) -> tuple[int, bytes] | None:
+        """Size and state of the mark that opening began from."""
+        ...
+
+    def replay(self, *, everything: bool = False) -> Iterator[Replayed]:
+        """The commits after the kept mark in order, or every one from the first; memory does not
+        grow with the log."""
         ...
 
     def leaves(self, start: int, count: int) -> list[bytes]:
