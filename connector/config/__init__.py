@@ -21,6 +21,7 @@ from connector.model.participant import parse_did
 FILE_NAME = "connector.toml"
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 107
 MAX_FILE_BYTES = 65_536
+CORES = ("auto", "python", "native")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 C = TypeVar("C")
@@ -65,6 +66,7 @@ class Node:
     view_max_age_s: float = 15.0  # seconds; older than this, no peer is served
     drain_s: float = 5.0  # seconds that running uses get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
+    core: str = "auto"  # the metering core: python, native, or auto for native where it is there
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
 
@@ -86,6 +88,7 @@ class Directory:
     credential_days: int = 365  # of a membership credential
     drain_s: float = 5.0  # seconds that open calls get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
+    core: str = "auto"  # the metering core: python, native, or auto for native where it is there
     policy: Policy = field(default_factory=Policy)
 
 
@@ -183,6 +186,8 @@ def _checked(config: C) -> C:
         raise ConfigError("policy.engine: must be embedded or opa")
     if not both.name:
         raise ConfigError("name: must not be empty")
+    if both.core not in CORES:
+        raise ConfigError(f"core: must be one of {', '.join(CORES)}")
     if both.log_level not in LOG_LEVELS:
         raise ConfigError(f"log_level: must be one of {', '.join(LOG_LEVELS)}")
     addresses = {"listen": both.listen, "http": both.http}
