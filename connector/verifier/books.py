@@ -13,7 +13,13 @@ from datetime import UTC, datetime
 from connector.errors import ConnectorError, InvalidInput
 from connector.model import fields
 from connector.model import receipt as receipts
-from connector.model.receipt import ActReceipt, DeliveryReceipt, Receipt, UseReceipt
+from connector.model.receipt import (
+    ActReceipt,
+    DeliveryReceipt,
+    Receipt,
+    RecordReceipt,
+    UseReceipt,
+)
 from connector.model.terms import Agreement
 from connector.tlog import merkle
 from connector.tlog.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
@@ -245,12 +251,14 @@ def _decode(
         check.fail(f"{book.named(expected)}: of another agreement")
         return None
     if not isinstance(receipt, ActReceipt):
-        kind = UseReceipt if book.side == "provider" else DeliveryReceipt
-        if not isinstance(receipt, kind):
+        kinds = (UseReceipt, RecordReceipt) if book.side == "provider" else (DeliveryReceipt,)
+        if not isinstance(receipt, kinds):
             check.fail(f"{book.named(receipt.number)}: of a kind that belongs in the other's log")
             return None
-        if (receipt.provider, receipt.consumer) != (agreement.assigner, agreement.assignee):
-            check.fail(f"{book.named(receipt.number)}: between others than the agreement's parties")
+    if isinstance(receipt, UseReceipt | DeliveryReceipt) and (
+        (receipt.provider, receipt.consumer) != (agreement.assigner, agreement.assignee)
+    ):
+        check.fail(f"{book.named(receipt.number)}: between others than the agreement's parties")
     if isinstance(receipt, DeliveryReceipt) and receipt.origin != agreement.provider_log:
         check.fail(f"{book.named(receipt.number)}: of another log than the provider's")
     return receipt

@@ -2,7 +2,8 @@
 
 A contradiction (another leaf, outcome or result) fails the step. A use that only one side holds,
 or a result that arrived in part, is a warning: connections break, and the parties then have
-something to talk about.
+something to talk about. Reported records are no part of this: nobody gives the consumer a receipt
+of them, and so its log has nothing that could be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from connector.model.receipt import DeliveryReceipt, Outcome, Quantity, UseReceipt
 from connector.verifier.acts import ENDED, acts_of
 from connector.verifier.books import Book, Leaf
-from connector.verifier.rules import uses_of
+from connector.verifier.rules import records_of, uses_of
 from connector.verifier.verdict import Check, Step
 
 
@@ -42,7 +43,10 @@ def check_sides(books: Sequence[Book]) -> Step:
         if use.outcome is Outcome.ALLOWED and leaf.hash not in delivered:
             check.warn(f"{provider.named(leaf.number)}: allowed, but the consumer recorded nothing")
     _compare_ends(check, provider, consumer)
-    return check.done(f"{len(delivered)} of {len(uses)} uses are in both logs")
+    compared = f"{len(delivered)} of {len(uses)} uses are in both logs"
+    if records := records_of(provider):
+        compared += f"; {len(records)} reported records are in the provider's alone"
+    return check.done(compared)
 
 
 def _check_absent(check: Check, name: str, receipt: DeliveryReceipt, provider: Book) -> None:

@@ -29,6 +29,7 @@ What the caller MUST still do:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from connector.errors import InvalidInput
@@ -40,7 +41,7 @@ from connector.verifier.compare import check_sides
 from connector.verifier.evidence import Evidence, parse_evidence
 from connector.verifier.given import check_given
 from connector.verifier.parties import check_agreement, check_members, check_secret
-from connector.verifier.rules import SEEN, check_requests, check_terms
+from connector.verifier.rules import SEEN, check_requests, check_terms, records_of
 from connector.verifier.totals import totals
 from connector.verifier.verdict import Verdict
 
@@ -132,9 +133,24 @@ def _assurance(
             f"the {side}'s log is not in this file: its records were not compared"
             + (", beyond what it gave singly" if evidence.given and side == "provider" else "")
         )
+    said += [line for book in books if book.side == "provider" for line in _reported(book)]
     if not evidence.secret:
         said.append("the secret is not disclosed: digests of requests and results are unchecked")
     unseen = sorted({c.left for p in agreement.terms.permissions for c in p.constraints} - SEEN)
     if unseen:
         said.append(f"the provider's word, as receipts do not show it: {', '.join(unseen)}")
     return said
+
+
+def _reported(book: Book) -> list[str]:
+    """A line for each reporter. Many records are like one: nobody but the provider saw them."""
+    records: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for _, record in records_of(book):
+        records[record.reporter] += 1
+        calls[record.reporter] += record.calls
+    return [
+        f"the provider's word: {calls[name]} uses in {records[name]} records were reported by its "
+        f"system {name}; the consumer's log has nothing about them"
+        for name in sorted(records)
+    ]

@@ -31,11 +31,13 @@ MISSING = object()
 
 def receipt_vectors() -> dict[str, Any]:
     provider, consumer = scenario.story()
+    record = scenario.reported()[0].leaves[1]
     kinds = {
         "act": provider.leaves[1],
         "use, allowed": provider.leaves[2],
         "use, refused": provider.leaves[5],
         "delivery": consumer.leaves[1],
+        "record": record,
     }
     return {
         "note": 'fields are by CBOR map key; byte strings are {"hex": ...}',
@@ -45,7 +47,7 @@ def receipt_vectors() -> dict[str, Any]:
         ],
         "refused": [
             {"name": name, "hex": data.hex()}
-            for name, data in bad_receipts(kinds["use, refused"], kinds["delivery"])
+            for name, data in bad_receipts(kinds["use, refused"], kinds["delivery"], record)
         ],
     }
 
@@ -60,7 +62,7 @@ def shown(value: cbor.Value) -> Any:
     return value
 
 
-def bad_receipts(use: bytes, delivery: bytes) -> Iterator[tuple[str, bytes]]:
+def bad_receipts(use: bytes, delivery: bytes, record: bytes) -> Iterator[tuple[str, bytes]]:
     yield "empty", b""
     yield "cut short", use[:-1]
     yield "a byte after the end", use + b"\x00"
@@ -116,6 +118,31 @@ def bad_receipts(use: bytes, delivery: bytes) -> Iterator[tuple[str, bytes]]:
         yield name, changed(use, key, value)
     yield "leaf outside its tree", changed(delivery, 43, 2)
     yield "delivery without an origin", changed(delivery, 40, "")
+    of_records: tuple[tuple[str, int, Any], ...] = (
+        ("without calls", 19, {4: 65_536}),
+        ("of no calls", 19, {1: 0}),
+        ("of more calls than 2^53", 19, {1: 2**53 + 1}),
+        ("with a quantity of 2^53 + 1", 19, {1: 1, 4: 2**53 + 1}),
+        ("with an empty use id", 10, ""),
+        ("with a use id of 65 characters", 10, "u" * 65),
+        ("with a space in its use id", 10, "gw 7"),
+        ("with a line feed in its use id", 10, "gw\n7"),
+        ("with DEL in its use id", 10, "gw\x7f7"),
+        ("with a use id beyond ASCII", 10, "gw-é"),
+        ("with a purpose of 513 characters", 14, "p" * 513),
+        ("without a reporter", 21, MISSING),
+        ("with an empty reporter", 21, ""),
+        ("with a reporter of 65 characters", 21, "r" * 65),
+        ("with a reporter as bytes", 21, b"gateway"),
+        ("without a time of service", 22, MISSING),
+        ("served in the year 10000", 22, 253_402_300_800_000),
+        ("with an outcome", 13, 1),
+        ("with reasons", 20, []),
+        ("as a use", 1, 1),
+        ("as an act", 1, 3),
+    )
+    for name, key, value in of_records:
+        yield f"a record {name}", changed(record, key, value)
 
 
 def changed(leaf: bytes, key: int, value: Any) -> bytes:
@@ -389,6 +416,48 @@ def changes(provider: dict[str, Any], consumer: dict[str, Any]) -> Iterator[dict
     )
 
 
+def changes_of_reports(reported: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Changes to a file with reported records; the provider's log is the second one in it."""
+    entries = reported["logs"][1]["entries"]
+    cases: tuple[tuple[str, tuple[int, ...], str, list[tuple[list[Any], Any]]], ...] = (
+        (
+            "nothing changed in a file with records",
+            (),
+            "the provider's word: 6 uses in 2 records were reported by its system api-gateway",
+            [],
+        ),
+        (
+            "a byte of a record",
+            (6,),
+            "receipt 2 of the provider's log: its bytes changed",
+            [(["logs", 1, "entries", 1, "leaf"], flipped(entries[1]["leaf"]))],
+        ),
+        (
+            "a record removed",
+            (8,),
+            "receipt 4 of the provider's log is missing: numbers go from 3 to 5",
+            [(["logs", 1, "entries", 3], MISSING)],
+        ),
+        (
+            "a record in the place of another",
+            (6,),
+            "receipt 4 of the provider's log",
+            [(["logs", 1, "entries", 3, "leaf"], entries[1]["leaf"])],
+        ),
+    )
+    for name, failed, says, edits in cases:
+        yield {
+            "name": name,
+            "file": "reported.json",
+            "changes": [
+                {"path": path} if value is MISSING else {"path": path, "set": value}
+                for path, value in edits
+            ],
+            "failed": list(failed),
+            "says": says,
+        }
+
+
 def unusable(provider: dict[str, Any]) -> Iterator[dict[str, Any]]:
     leaf = provider["logs"][0]["entries"][6]["leaf"]
     for name, path, value in (
@@ -433,9 +502,14 @@ def files() -> dict[str, bytes]:
     whole = {
         "provider.json": write_evidence(scenario.provider_export()),
         "consumer.json": write_evidence(scenario.consumer_export()),
+        "reported.json": write_evidence(scenario.reported_export()),
     }
-    provider, consumer = (json.loads(data) for data in whole.values())
-    verdicts = [*changes(provider, consumer), *unusable(provider)]
+    provider, consumer, reported = (json.loads(data) for data in whole.values())
+    verdicts = [
+        *changes(provider, consumer),
+        *changes_of_reports(reported),
+        *unusable(provider),
+    ]
     for case in liars.CASES:
         name = case.make.__name__
         whole[f"{name}.json"] = write_evidence(case.make())

@@ -33,6 +33,7 @@ from connector.model.receipt import (
     Outcome,
     Quantity,
     Receipt,
+    RecordReceipt,
     UseReceipt,
 )
 from connector.model.terms import Constraint, Offer, Rule, Terms, agreement_document
@@ -119,6 +120,22 @@ TERMS = Terms(
                 Constraint("count", "lteq", 3),
                 Constraint("dateTime", "lteq", "2026-12-31T00:00:00Z"),
                 Constraint("tds:minimumGroup", "gteq", 10, "tailnum"),
+                Constraint("tds:rowCap", "lteq", 1000),
+            ),
+        ),
+    )
+)
+
+
+# What a system that is not the gate can keep to, and show.
+SERVED_ELSEWHERE = Terms(
+    permissions=(
+        Rule(
+            "use",
+            (
+                Constraint("purpose", "eq", PURPOSE),
+                Constraint("count", "lteq", 100),
+                Constraint("dateTime", "lteq", "2026-12-31T00:00:00Z"),
                 Constraint("tds:rowCap", "lteq", 1000),
             ),
         ),
@@ -231,6 +248,25 @@ class Log:
         assert isinstance(receipt, UseReceipt)
         return receipt
 
+    def report(self, use_id: str, **changes: Any) -> RecordReceipt:
+        """A record of 5 calls, served 4 seconds before it is written."""
+        written = int(at(10 * (len(self.leaves) + 1)).timestamp() * 1000)
+        values = {
+            "use_id": use_id,
+            "purpose": PURPOSE,
+            "quantities": {
+                Quantity.CALLS: 5,
+                Quantity.ROWS_RETURNED: 3_200,
+                Quantity.BYTES_RETURNED: 65_536,
+                Quantity.DURATION_MS: 210,
+            },
+            "reporter": "api-gateway",
+            "served_ms": changes.get("time_ms", written) - 4_000,
+        }
+        receipt = self.add(RecordReceipt, **(values | changes))
+        assert isinstance(receipt, RecordReceipt)
+        return receipt
+
     def deliver(self, provider: Log, number: int, **changes: Any) -> None:
         """The consumer's record of the provider's receipt with this number."""
         index = provider.scopes[AGREEMENT_ID][number - 1]
@@ -334,6 +370,22 @@ def story(document: bytes | None = None) -> tuple[Log, Log]:
     return provider, consumer
 
 
+def reported() -> tuple[Log, Log]:
+    """Both parties' logs of an agreement whose uses are in part reported by other systems."""
+    document = agreement(SERVED_ELSEWHERE)
+    provider, consumer = Log(PROVIDER, document), Log(CONSUMER, document)
+    provider.conclude()
+    consumer.conclude()
+    provider.report("gw-7:000001")
+    use = provider.use("use-1")
+    consumer.deliver(provider, use.number)
+    provider.report("gw-7:000002", quantities={Quantity.CALLS: 1})
+    provider.report("chunk-1", reporter="stream-processor", quantities={Quantity.CALLS: 40})
+    refused = provider.use("use-2", Outcome.REFUSED)
+    consumer.deliver(provider, refused.number)
+    return provider, consumer
+
+
 def provider_export() -> Evidence:
     provider, _ = story()
     provider.close()
@@ -352,3 +404,10 @@ def consumer_export() -> Evidence:
         secret=SECRET,
         requests=(Request(2, query("use-1")), Request(4, query("use-3"))),
     )
+
+
+def reported_export() -> Evidence:
+    """Both sides of the agreement whose uses are in part reported."""
+    provider, consumer = reported()
+    consumer.close()
+    return evidence(CONSUMER, provider.document, consumer.export(SPACE), provider.export(SPACE))
