@@ -18,7 +18,7 @@ from connector.metering.meter import Meter
 from connector.metering.types import ActDraft, Recorded
 from connector.model.receipt import Receipt
 from connector.tlog.checkpoint import parse_checkpoint
-from connector.verifier.evidence import Entry
+from connector.verifier.evidence import MAX_EVIDENCE_BYTES, Entry
 from connector.verifier.totals import (
     STATEMENT_ACT,
     STATEMENT_KIND,
@@ -27,6 +27,10 @@ from connector.verifier.totals import (
     totals,
 )
 
+LEAST_ENTRY_BYTES = 256  # of a receipt and its proof in an evidence file; most have 1,000 and more
+MAX_RECEIPTS = MAX_EVIDENCE_BYTES // LEAST_ENTRY_BYTES
+_FRAME_BYTES = 40  # the names and punctuation around a leaf in the file
+_PROOF_HASH_BYTES = 48  # in base64, with its punctuation
 _PAGE = 256
 _ATTEMPTS = 16
 
@@ -38,6 +42,35 @@ class ScopeEvidence:
     checkpoint: bytes
     size: int
     entries: tuple[Entry, ...]
+
+
+class Room:
+    """How much of one evidence file is still free. It is filled from one thread."""
+
+    def __init__(self) -> None:
+        self._left = MAX_EVIDENCE_BYTES
+
+    def take(self, entry: Entry) -> None:
+        """Raises ``Conflict`` if the file certainly has no room for the entry any more."""
+        leaf = -(-len(entry.leaf) // 3) * 4  # in base64
+        self._left -= leaf + len(entry.inclusion) * _PROOF_HASH_BYTES + _FRAME_BYTES
+        if self._left < 0:
+            raise _too_many()
+
+
+def require_room(meter: Meter, scope: str) -> None:
+    """Raises ``Conflict`` for a scope with more receipts than any evidence file holds: before
+    anything is read or signed."""
+    if meter.last(scope)[0] > MAX_RECEIPTS:
+        raise _too_many()
+
+
+def _too_many() -> Conflict:
+    return Conflict(
+        "the agreement has more receipts than an evidence file holds",
+        hint="export the log with `connector log export` and have it checked with "
+        "`connector-verify log`",
+    )
 
 
 def scope_receipts(meter: Meter, scope: str) -> list[Receipt]:
@@ -81,18 +114,23 @@ def collect(meter: Meter, scope: str, checkpoint: bytes | None = None) -> ScopeE
     """All receipts of a scope under one checkpoint of this log: the newest, or the one given,
     which MUST be this log's (a cosigned one, say).
 
-    Raises ``InvalidInput`` if it covers more than the log has.
+    Raises ``InvalidInput`` if it covers more than the log has, and ``Conflict`` as soon as it is
+    clear that the receipts are too many for one evidence file.
     """
+    require_room(meter, scope)
     note = checkpoint or meter.checkpoint().checkpoint
     size = parse_checkpoint(note).size
     if size > meter.checkpoint().size:
         raise InvalidInput("checkpoint: of a larger tree than this log's")
     entries = []
+    room = Room()
     for recorded in _all(meter, scope):
         if recorded.index >= size:
             break
         proof = meter.inclusion(recorded.index, size)
-        entries.append(Entry(recorded.index, recorded.leaf, tuple(proof)))
+        entry = Entry(recorded.index, recorded.leaf, tuple(proof))
+        room.take(entry)
+        entries.append(entry)
     return ScopeEvidence(note, size, tuple(entries))
 
 

@@ -17,12 +17,18 @@ import structlog
 from connector.errors import Conflict, ConnectorError, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves, log_origin
 from connector.metering.meter import Meter
-from connector.metering.statement import collect, issue_statement, scope_receipts
+from connector.metering.statement import (
+    Room,
+    collect,
+    issue_statement,
+    require_room,
+    scope_receipts,
+)
 from connector.metering.types import Recorded
 from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
-from connector.model.receipt import ActReceipt, Outcome, Quantity, Receipt
+from connector.model.receipt import ActReceipt, Outcome, Quantity, Receipt, RecordReceipt
 from connector.negotiation.service import Negotiations
 from connector.operations.witnessing import Witnessing
 from connector.ports.deliveries import DeliveryStore
@@ -52,6 +58,7 @@ COMPARED = (
     ),
 )
 
+REPORTED = "reported"  # uses that other systems of the provider served: its word alone
 CUT = (Outcome.FAILED.name.lower(), Outcome.INTERRUPTED.name.lower())
 
 
@@ -66,9 +73,9 @@ class Line:
     @property
     def explained(self) -> bool:
         """The two agree, or differ as they may: a use that failed or was cut at the provider need
-        not have reached the consumer."""
+        not have reached the consumer, and of reported ones it is given no receipt."""
         return self.provider == self.consumer or (
-            self.name in CUT and self.provider > self.consumer
+            self.name in (*CUT, REPORTED) and self.provider > self.consumer
         )
 
 
@@ -133,6 +140,7 @@ class Books:
         agreement = await self._negotiations.agreement(agreement_id)
         if not (agreement.provider_signature and agreement.consumer_signature):
             raise Conflict("the agreement is not signed by both parties yet")
+        require_room(self._meter, agreement_id)
         statement = await issue_statement(
             self._meter, agreement_id, self._ourselves.signing_key, self._ourselves.did
         )
@@ -186,6 +194,7 @@ class Books:
         page, note = await self._peers.receipts(peer.did, scope, 1, 0)
         checkpoint = verify_checkpoint(note, peer.log_origin, peer.signing_keys)
         entries: list[Entry] = []
+        room = Room()
         while page:
             for proof in page:
                 merkle.verify_inclusion(
@@ -197,6 +206,7 @@ class Books:
                 )
                 _require_next(receipts.decode(proof.leaf), scope, len(entries) + 1)
                 entries.append(Entry(proof.index, proof.leaf, proof.inclusion))
+                room.take(entries[-1])
             page, _ = await self._peers.receipts(peer.did, scope, len(entries) + 1, checkpoint.size)
         if not entries:
             raise PeerFault("the counterparty shows no receipts of the agreement")
@@ -204,11 +214,16 @@ class Books:
 
 
 def _counted(found: Sequence[Receipt]) -> Counter[str]:
-    """What ``COMPARED`` names, and ``refused: TERM`` for each term that refused a use."""
-    sums = totals(found)
+    """What ``COMPARED`` names, and ``refused: TERM`` for each term that refused a use.
+
+    Of uses that passed the gate; ``REPORTED`` counts the others, if there are any.
+    """
+    sums = totals(receipt for receipt in found if not isinstance(receipt, RecordReceipt))
     counted = Counter({name: sums[name] for name in COMPARED})
     for receipt in found:
-        if not isinstance(receipt, ActReceipt) and receipt.outcome is Outcome.REFUSED:
+        if isinstance(receipt, RecordReceipt):
+            counted[REPORTED] += receipt.calls
+        elif not isinstance(receipt, ActReceipt) and receipt.outcome is Outcome.REFUSED:
             counted.update({f"refused: {reason.term}" for reason in receipt.reasons})
     return counted
 
