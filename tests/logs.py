@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from connector.core.choose import choose
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connector.adapters.segments.disk import Disk
@@ -55,9 +56,53 @@ def seal(size: int, root: bytes) -> bytes:
     return sign_checkpoint(ORIGIN, size, root, KEY)
 
 
+class MemoryKeys:
+    """``core.interface.Keys`` that forget, for logs in memory."""
+
+    freeze_at = 1 << 30
+    covered = 0
+
+    def __init__(self) -> None:
+        self.settled: dict[bytes, int] = {}
+        self.staged: dict[bytes, int] = {}
+
+    @property
+    def pending(self) -> int:
+        return len(self.settled)
+
+    def find(self, key: bytes) -> int | None:
+        return self.settled.get(key, self.staged.get(key))
+
+    def stage(self, key: bytes, index: int) -> None:
+        if self.find(key) is None:
+            self.staged[key] = index
+
+    def settle(self) -> None:
+        self.settled |= self.staged
+        self.staged.clear()
+
+    def discard(self) -> None:
+        self.staged.clear()
+
+    def freeze(self, size: int) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        self.settled.clear()
+        self.staged.clear()
+
+    def close(self) -> None:
+        pass
+
+
 async def open_meter(storage: LogStorage, clock: ManualClock | None = None, **more: Any) -> Meter:
     return await Meter.open(
         storage,
+        core=more.pop("core", None) or choose("python"),
+        keys=more.pop("keys", None) or MemoryKeys(),
         origin=ORIGIN,
         key=KEY,
         clock=clock or ManualClock(),

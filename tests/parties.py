@@ -10,6 +10,8 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from connector.core.choose import choose
+
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import NotFound, Reason, Unavailable
 from connector.identity.ourselves import Ourselves
@@ -21,7 +23,16 @@ from connector.model.receipt import Outcome, Quantity
 from connector.operations.consuming import Consumer
 from connector.ports.peers import ReceiptProof
 from tests.agreements import CONSUMERS, DOCUMENT, PURPOSE, SECRET
-from tests.logs import CONSUMER, ORIGIN, PROVIDER, PUBLIC, ManualClock, open_meter, test_key
+from tests.logs import (
+    CONSUMER,
+    ORIGIN,
+    PROVIDER,
+    PUBLIC,
+    ManualClock,
+    MemoryKeys,
+    open_meter,
+    test_key,
+)
 
 CONSUMER_ORIGIN = "tourism.example/log"
 CONSUMER_KEY = test_key("the consumer's log")
@@ -198,6 +209,8 @@ async def two_parties() -> AsyncIterator[Place]:
     provider = Provider(await open_meter(MemoryLog(), clock))
     meter = await Meter.open(
         MemoryLog(),
+        core=choose("python"),
+        keys=MemoryKeys(),
         origin=CONSUMER_ORIGIN,
         key=CONSUMER_KEY,
         clock=clock,

@@ -17,6 +17,7 @@ from connector.adapters.segments import SegmentLog
 from connector.app.engine import open_engine
 from connector.app.metrics import Metrics
 from connector.app.process import version
+from connector.core.choose import choose
 from connector.identity.ourselves import Ourselves, log_origin
 from connector.metering.meter import Meter
 from connector.ports.clock import Clock
@@ -59,9 +60,13 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
     ourselves = Ourselves(settings.did, settings.name, log_origin(settings.did), keys.signing_key())
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(settings.policy))
-        storage = stack.enter_context(closing(SegmentLog(data / "log")))
+        core = choose(settings.core)
+        storage = stack.enter_context(closing(SegmentLog(data / "log", core=core)))
+        uses = stack.enter_context(closing(core.open_keys(data / "log" / "keys")))
         meter = await Meter.open(
             storage,
+            core=core,
+            keys=uses,
             origin=ourselves.log_origin,
             key=ourselves.signing_key,
             clock=clock,

@@ -2,7 +2,8 @@
 
 A group is tried on a state laid over the real one; only when its one commit is durable does the
 real one change. What belongs together in a call happens together or not at all, and a call that
-is wrong does not disturb the others in its group.
+is wrong does not disturb the others in its group. The rows of a report stand for themselves: the
+core makes leaves of those that nothing speaks against, many at a time.
 
 Leaves out: queueing and threads (``meter``). One thread at a time may be in here.
 """
@@ -13,15 +14,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connector.errors import Conflict, ConnectorError, InvalidInput, Reason
-from connector.metering.reader import LogReader
-from connector.metering.state import (
-    State,
-    decode_reservation,
-    encode_reservation,
+from connector.core.interface import (
+    NO_LEAVES,
+    Core,
+    Keys,
+    Leaves,
+    Place,
+    RecordRun,
+    key_of,
 )
+from connector.errors import Conflict, ConnectorError, InvalidInput, Reason, Unavailable
+from connector.metering.kept import (
+    decode_reservation,
+    decode_state,
+    encode_reservation,
+    encode_state,
+)
+from connector.metering.reader import LogReader
+from connector.metering.state import State
 from connector.metering.types import (
     ActDraft,
     Claim,
@@ -29,6 +42,8 @@ from connector.metering.types import (
     DeliveryDraft,
     Draft,
     Recorded,
+    Report,
+    Reported,
     Reservation,
     UseDraft,
 )
@@ -45,11 +60,16 @@ from connector.model.receipt import (
 )
 from connector.model.use import MAX_USE_ID, Counters
 from connector.ports.clock import Clock
-from connector.ports.receipts import CorruptLog, LogStorage, Tip
+from connector.ports.receipts import CorruptLog, LogStorage, Mark, Replayed, Tip
+from connector.tlog import merkle
 from connector.tlog.checkpoint import sign_checkpoint
 
-Call: TypeAlias = "tuple[Reservation, ...] | tuple[Draft, ...]"
-Answer: TypeAlias = "list[Claimed] | list[Recorded] | ConnectorError"
+Call: TypeAlias = "tuple[Reservation, ...] | tuple[Draft, ...] | tuple[Report, ...]"
+Answer: TypeAlias = "list[Claimed] | list[Recorded] | list[Reported] | ConnectorError"
+
+log = structlog.get_logger()
+
+KEPT_AT_CLOSE = 10_000  # receipts that a start would replay
 
 RESTARTED = Reason("restart", "the provider's node stopped while the use ran", "a new use")
 ABANDONED = Reason("caller", "the caller left before the use ran", "a new use")
@@ -66,21 +86,47 @@ class _Place:
     counters: Counters | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A report's place: from leaf ``first`` on."""
+
+    first: int
+    count: int
+    calls: int
+    refused: list[tuple[int, int]]
+
+
+Plan: TypeAlias = "list[Claimed | _Place | _Rows] | ConnectorError"
+
+
 @dataclass(slots=True)
 class _Group:
-    """What a group will commit."""
+    """What a group will commit. ``packed`` and ``hashes`` are parts of its leaves, in order."""
 
     state: State
     records: list[bytes] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)
+    packed: list[bytes] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+
+    def leaves(self) -> Leaves:
+        return Leaves(b"".join(self.packed), b"".join(self.hashes))
+
+    def merge(self, above: _Group) -> None:
+        self.state.merge(above.state)
+        self.records += above.records
+        self.packed += above.packed
+        self.hashes += above.hashes
 
 
 class Ledger:
-    """``random`` gives that many random bytes. Reads the whole log: raises ``CorruptLog``."""
+    """``random`` gives that many random bytes. Reads the log as far as ``keys`` and what the
+    storage kept do not reach; raises ``CorruptLog``."""
 
     def __init__(
         self,
         storage: LogStorage,
+        core: Core,
+        keys: Keys,
         *,
         origin: str,
         key: Ed25519PrivateKey,
@@ -88,63 +134,139 @@ class Ledger:
         random: Callable[[int], bytes],
     ) -> None:
         self._storage = storage
+        self._core = core
+        self._keys = keys
         self._origin = origin
         self._key = key
         self._clock = clock
         self._random = random
-        self.state = State()
+        self._keeping: tuple[Mark, bytes] | None = None
         self.reader = LogReader(storage)
-        self._replay()
+        self.state = self._open()
         if not storage.tip.checkpoint:
-            storage.append((), (), self._seal)
+            storage.append((), NO_LEAVES, self._seal)
 
     def commit(self, calls: Sequence[Call]) -> list[Answer]:
         """One answer for each call, in order; one commit for all that changes anything.
 
         Raises ``Unavailable`` when the storage refuses: then none of the calls has happened.
         """
-        group = _Group(State(self.state))
+        group = _Group(self.state.over())
         now = int(self._clock.now().timestamp() * 1000)
         group.state.time_ms = max(now, self.state.time_ms)
-        plans: list[list[Claimed | _Place] | ConnectorError] = []
-        for call in calls:
-            trial = _Group(State(group.state))
-            try:
-                plans.append([self._try(item, trial) for item in call])
-            except ConnectorError as error:
-                plans.append(error)
-                continue
-            group.state.merge(trial.state)
-            group.records += trial.records
-            group.leaves += trial.leaves
-        if group.records or group.leaves:
-            self._storage.append(group.records, group.leaves, self._seal)
-            self.state.merge(group.state)
+        try:
+            plans = [self._plan(call, group) for call in calls]
+            if group.records or group.hashes:
+                self._storage.append(group.records, group.leaves(), self._seal)
+        except BaseException:
+            self._keys.discard()
+            raise
+        self._keys.settle()
+        self.state.merge(group.state)
         tip = self._storage.tip
-        return [self._answer(plan, tip) for plan in plans]
+        answers = [self._answer(plan, tip) for plan in plans]
+        self._keep()
+        return answers
+
+    def close(self) -> None:
+        """Write down what would make the next start slow."""
+        if self._keys.pending > KEPT_AT_CLOSE:
+            self._keep(wait=True)
 
     def recorded(self, index: int, tip: Tip) -> Recorded:
         """The receipt at this leaf, under this checkpoint."""
         return self._recorded(_Place(index), tip)
 
-    def _replay(self) -> None:
-        for commit in self._storage.replay():
+    def _open(self) -> State:
+        """The state kept last and what came after it; without keys that reach as far, the keys
+        are made anew from the whole log."""
+        state = None
+        if self._storage.kept is not None:
+            size, data = self._storage.kept
+            try:
+                state = decode_state(data, self._keys)
+            except InvalidInput as error:
+                log.warning("the kept state of the log is not used", reason=error.message)
+            else:
+                if state.size != size:
+                    raise CorruptLog("the kept state is not of the log's mark")
+        if state is None or self._keys.covered < state.size:
+            self._keys.clear()
+            commits = self._storage.replay(everything=True)
+        else:
+            commits = self._storage.replay()
+        is_kept = state is not None
+        state = state or State(self._keys)
+        for commit in commits:
+            self._replay(commit, state, known=is_kept and commit.known)
+            self._keys.settle()
+            if self._keys.pending >= self._keys.freeze_at:
+                self._keys.freeze(commit.first + commit.count)
+        return state
+
+    def _replay(self, commit: Replayed, state: State, *, known: bool) -> None:
+        """``known``: the state has the commit already; only its keys are wanted."""
+        if not known:
             for record in commit.records:
-                self.state.reserve(decode_reservation(record))
-            for leaf in commit.leaves:
-                try:
-                    receipt = receipts.decode(leaf)
-                except InvalidInput as error:
-                    raise CorruptLog("the log has a leaf that is no receipt") from error
-                self.state.record(receipt, leaf)
+                state.reserve(decode_reservation(record))
+        index = commit.first
+        try:
+            for item in self._core.read_records(commit.packed, index, self._keys):
+                if isinstance(item, RecordRun):
+                    if not known:
+                        state.replayed(item)
+                    index += item.count
+                    continue
+                receipt = receipts.decode(item)
+                if not known:
+                    state.record(receipt, merkle.leaf_hash(item))
+                elif not isinstance(receipt, ActReceipt):
+                    kind = Kind.USE if isinstance(receipt, UseReceipt) else Kind.DELIVERY
+                    self._keys.stage(key_of(kind, receipt.scope, receipt.use_id), index)
+                index += 1
+        except InvalidInput as error:
+            raise CorruptLog("the log has a leaf that is no receipt") from error
+
+    def _keep(self, *, wait: bool = False) -> None:
+        """Now and then: have the keys written out, and when they are, the state beside them."""
+        if self._keeping is None and (wait or self._keys.pending >= self._keys.freeze_at):
+            self._keeping = self._storage.mark(), encode_state(self.state)
+            self._keys.freeze(self.state.size)
+        if self._keeping is None:
+            return
+        mark, state = self._keeping
+        if wait:
+            self._keys.wait()
+        if self._keys.covered >= mark.size:
+            self._keeping = None
+            try:
+                self._storage.keep(mark, state)
+            except Unavailable as error:
+                log.warning(
+                    "the log's state is not kept: the next start is slow", reason=error.message
+                )
 
     def _seal(self, size: int, root: bytes) -> bytes:
         return sign_checkpoint(self._origin, size, root, self._key)
 
-    def _try(self, item: Reservation | Draft, group: _Group) -> Claimed | _Place:
-        if isinstance(item, Reservation):
-            return self._reserve(item, group)
-        return self._record(item, group)
+    def _plan(self, call: Call, group: _Group) -> Plan:
+        """What becomes of a call, entered in the group if it is not refused as a whole."""
+        trial = _Group(group.state.over())
+        plan: list[Claimed | _Place | _Rows] = []
+        try:
+            for item in call:
+                if isinstance(item, Report):
+                    plan.append(self._report(item, trial))
+                elif isinstance(item, Reservation):
+                    plan.append(self._reserve(item, trial))
+                else:
+                    plan.append(self._record(item, trial))
+        except ConnectorError as error:
+            if isinstance(call[0], Report):
+                raise  # the keys of its rows are staged: the group cannot go on without them
+            return error
+        group.merge(trial)
+        return plan
 
     def _reserve(self, item: Reservation, group: _Group) -> Claimed | _Place:
         key = item.scope, item.use_id
@@ -176,19 +298,49 @@ class Ledger:
         time_ms = group.state.time_ms
         receipt = _receipt(item, salt, scope.number + 1, time_ms, scope.head)
         leaf = receipts.encode(receipt)
+        hashed = merkle.leaf_hash(leaf)
         place = _Place(group.state.size, receipt, leaf)
-        group.leaves.append(leaf)
-        group.state.record(receipt, leaf)
+        group.packed.append(len(leaf).to_bytes(2) + leaf)
+        group.hashes.append(hashed)
+        group.state.record(receipt, hashed)
         return place
 
-    def _answer(self, plan: list[Claimed | _Place] | ConnectorError, tip: Tip) -> Answer:
+    def _report(self, item: Report, group: _Group) -> _Rows:
+        state = group.state
+        scope = state.scope(item.scope)
+        taken = scope.uses + scope.reserved
+        place = Place(
+            scope=item.scope,
+            reporter=item.reporter,
+            number=scope.number,
+            head=scope.head,
+            left=None if item.limit is None else max(0, item.limit - taken),
+            first_ms=item.first_ms,
+            last_ms=item.last_ms,
+            running=state.running(item.scope),
+            time_ms=state.time_ms,
+            index=state.size,
+            salts=self._random(SALT_BYTES * len(item.columns)),
+        )
+        made = self._core.make_records(item.columns, place, self._keys)
+        rows = _Rows(state.size, made.leaves.count, made.calls, made.refused)
+        group.packed.append(made.leaves.packed)
+        group.hashes.append(made.leaves.hashes)
+        state.take(item.scope, made)
+        return rows
+
+    def _answer(self, plan: Plan, tip: Tip) -> Answer:
         if isinstance(plan, ConnectorError):
             return plan
         return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
 
-    def _finish(self, item: Claimed | _Place, tip: Tip) -> Claimed | Recorded:
+    def _finish(self, item: Claimed | _Place | _Rows, tip: Tip) -> Claimed | Recorded | Reported:
         if isinstance(item, Claimed):
             return item
+        if isinstance(item, _Rows):
+            return Reported(
+                item.first, item.count, item.calls, item.refused, tip.size, tip.checkpoint
+            )
         recorded = self._recorded(item, tip)
         return Claimed(Claim.DONE, item.counters, recorded) if item.counters else recorded
 

@@ -20,11 +20,20 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from connector.core.interface import MAX_RECORDS, Core, Keys
 from connector.errors import Conflict, ConnectorError, InternalError, InvalidInput, Unavailable
 from connector.metering.cosigned import Cosigned
 from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger
 from connector.metering.reader import LogReader
-from connector.metering.types import Claim, Claimed, Draft, Recorded, Reservation
+from connector.metering.types import (
+    Claim,
+    Claimed,
+    Draft,
+    Recorded,
+    Report,
+    Reported,
+    Reservation,
+)
 from connector.model.receipt import Kind, Outcome
 from connector.model.use import Counters
 from connector.ports.clock import Clock
@@ -32,8 +41,11 @@ from connector.ports.receipts import LogStorage, Tip
 from connector.tlog.checkpoint import verify_checkpoint
 
 MAX_CALL = 1024  # items in one call
-MAX_GROUP = 2048  # items in one commit, reached or passed by its last call
+MAX_ROWS = MAX_RECORDS  # rows in one call's reports
+MAX_GROUP = 16_384  # weight of one commit, reached or passed by its last call
+ITEM_WEIGHT = 8  # of an item, as a row of a report weighs 1: about what it costs
 MAX_CALLS = 1024  # calls under way; further callers wait in line, without a place in memory
+MAX_REPORTS = 64  # of them calls with reports, which may be large
 
 log = structlog.get_logger()
 
@@ -41,6 +53,7 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     call: Call
+    weight: int
     answer: asyncio.Future[Answer]
 
 
@@ -58,6 +71,7 @@ class Meter:
         self._left_open = ledger.state.open_reservations()
         self._barred: ConnectorError | None = None
         self._room = asyncio.Semaphore(MAX_CALLS)
+        self._room_for_reports = asyncio.Semaphore(MAX_REPORTS)
         self._waiting: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._committed = asyncio.Event()  # a new one for each commit
@@ -70,6 +84,8 @@ class Meter:
         cls,
         storage: LogStorage,
         *,
+        core: Core,
+        keys: Keys,
         origin: str,
         key: Ed25519PrivateKey,
         clock: Clock,
@@ -77,8 +93,9 @@ class Meter:
         former_keys: Sequence[bytes] = (),
         await_witness: bool = False,
     ) -> Meter:
-        """Read the whole log (about 15,000 receipts a second) and make ready to write.
+        """Read what came into the log since its state was kept last, and make ready to write.
 
+        ``keys`` are this log's, from ``core.open_keys``; the caller closes them after the meter.
         ``former_keys``: public keys (32 bytes each) that signed this log's checkpoints before.
         ``random(n)`` gives n random bytes. With ``await_witness`` nothing is issued before
         ``require_not_behind``. If the log does not match what witnesses saw of it the meter opens
@@ -89,13 +106,13 @@ class Meter:
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meter")
         loop = asyncio.get_running_loop()
-        keys = (key.public_key().public_bytes_raw(), *former_keys)
+        signers = (key.public_key().public_bytes_raw(), *former_keys)
 
         def read() -> tuple[Ledger, Cosigned]:
             if storage.tip.checkpoint:
-                _require_own(storage.tip, origin, keys)
-            ledger = Ledger(storage, origin=origin, key=key, clock=clock, random=random)
-            return ledger, Cosigned(storage, ledger.reader, origin, keys)
+                _require_own(storage.tip, origin, signers)
+            ledger = Ledger(storage, core, keys, origin=origin, key=key, clock=clock, random=random)
+            return ledger, Cosigned(storage, ledger.reader, origin, signers)
 
         try:
             ledger, cosigned = await loop.run_in_executor(executor, read)
@@ -123,6 +140,7 @@ class Meter:
         self._wake.set()
         self._tell()
         await asyncio.gather(self._writer, *self._background, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.close)
         self._executor.shutdown()
 
     # Using an agreement
@@ -162,6 +180,22 @@ class Meter:
         answers = await asyncio.shield(task)
         return [answer for answer in answers if isinstance(answer, Recorded)]
 
+    async def report(self, reports: Sequence[Report]) -> list[Reported]:
+        """Make each row of the reports that nothing speaks against the next receipt of its scope;
+        durable, under a checkpoint, on return. One answer for each report, in order.
+
+        Rows stand for themselves: one that is refused does not disturb the others. A repeated
+        call is harmless, as its rows are then duplicates. At most ``MAX_ROWS`` rows in all.
+
+        Raises ``InvalidInput`` if there are more, ``Unavailable`` or ``Conflict`` if nothing can
+        be issued now. After ``Unavailable`` the receipts may be there all the same.
+        """
+        if sum(len(report.columns) for report in reports) > MAX_ROWS:
+            raise InvalidInput(f"report: at most {MAX_ROWS} records at a time")
+        async with self._room_for_reports:
+            answers = await self._submit(tuple(reports))
+        return [answer for answer in answers if isinstance(answer, Reported)]
+
     def find(self, scope: str, use_id: str, kind: Kind = Kind.USE) -> Recorded | None:
         """The receipt of this use, under the newest checkpoint."""
         index = self._ledger.state.done(kind, (scope, use_id))
@@ -187,7 +221,7 @@ class Meter:
 
     def scopes(self) -> list[str]:
         """Every scope with a receipt, in the order of their first ones."""
-        return self._ledger.state.scopes()
+        return list(self._ledger.state.places)
 
     def last(self, scope: str) -> tuple[int, bytes]:
         """Number and leaf hash of the scope's last receipt; 0 and zeros if there is none."""
@@ -198,7 +232,7 @@ class Meter:
         """At most ``limit`` receipts from number ``first`` on, all under one checkpoint."""
         if first < 1 or limit < 0:
             raise InvalidInput("receipts: numbers begin at 1")
-        places = self._ledger.state.places(scope, first, limit)
+        places = self._ledger.state.leaves_of(scope, first, limit)
         tip = self.log.tip
         return [self._ledger.recorded(index, tip) for index in places]
 
@@ -258,7 +292,7 @@ class Meter:
 
     # Writing
 
-    async def _submit(self, call: Call) -> list[Claimed] | list[Recorded]:
+    async def _submit(self, call: Call) -> list[Claimed] | list[Recorded] | list[Reported]:
         if len(call) > MAX_CALL:
             raise InvalidInput(f"meter: at most {MAX_CALL} items in one call")
         if not call:
@@ -268,7 +302,7 @@ class Meter:
                 raise Unavailable("the node is stopping")
             if self._barred is not None:
                 raise _again(self._barred)
-            waiting = _Waiting(call, asyncio.get_running_loop().create_future())
+            waiting = _Waiting(call, _weight(call), asyncio.get_running_loop().create_future())
             self._waiting.append(waiting)
             self._wake.set()
             try:
@@ -302,12 +336,12 @@ class Meter:
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
-        items = 0
-        while self._waiting and items < MAX_GROUP:
+        weight = 0
+        while self._waiting and weight < MAX_GROUP:
             waiting = self._waiting.popleft()
             if not waiting.answer.cancelled():
                 group.append(waiting)
-                items += len(waiting.call)
+                weight += waiting.weight
         return group
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
@@ -345,6 +379,10 @@ class Meter:
             await self.record(drafts)
         except ConnectorError as error:  # the next start recovers them
             log.warning("reservations of a caller that left stay open", reason=error.message)
+
+
+def _weight(call: Call) -> int:
+    return sum(len(item.columns) if isinstance(item, Report) else ITEM_WEIGHT for item in call)
 
 
 def _again(error: ConnectorError) -> ConnectorError:

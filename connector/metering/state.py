@@ -1,23 +1,25 @@
 """What the log says, kept at hand: counters, open reservations, where receipts are.
 
-All of it follows from the log by replay; nothing here is stored anywhere else. A ``State`` may
-lie over another one, so that a batch can be tried and dropped: lookups fall through, ``merge``
-moves what is new into the one below.
+All of it follows from the log by replay; ``kept`` writes it down now and then, so that a start
+need not replay everything. Which use has which leaf is in the core's ``Keys``, which write
+themselves out.
 
-Memory: about 170 bytes for each use ever recorded (its key and place) and 8 for each receipt; ten
-million receipts take about 2 GB. Leaves are never kept.
+A ``State`` may lie over another one, so that a call can be tried and dropped: lookups fall
+through, ``merge`` moves what is new into the one below.
+
+Memory: some hundred bytes for each agreement, and 16 for each run of neighbouring receipts of one
+agreement; nothing for a receipt within a run. Leaves are never kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from connector.errors import InvalidInput
+from connector.core.interface import Keys, Made, RecordRun, key_of
 from connector.metering.types import Reservation
-from connector.model import cbor
 from connector.model.receipt import (
     NO_PREVIOUS,
     ActReceipt,
@@ -28,12 +30,8 @@ from connector.model.receipt import (
     UseReceipt,
 )
 from connector.ports.receipts import CorruptLog
-from connector.tlog.merkle import leaf_hash
 
 Key: TypeAlias = tuple[str, str]  # scope and use id
-
-_RESERVED = 1  # the one kind of record so far
-_FIELDS = range(9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +45,46 @@ class Scope:
     reserved: int = 0
 
 
+@dataclass(slots=True)
+class Places:
+    """The leaf indices of one scope's receipts, as runs: from number ``numbers[i]`` on, leaves
+    ``indices[i]``, ``indices[i] + 1`` ..."""
+
+    numbers: array[int] = field(default_factory=lambda: array("Q"))
+    indices: array[int] = field(default_factory=lambda: array("Q"))
+
+    def add(self, number: int, index: int) -> None:
+        """Receipts from ``number`` on are at ``index`` and what follows it."""
+        if not self.numbers or index - self.indices[-1] != number - self.numbers[-1]:
+            self.numbers.append(number)
+            self.indices.append(index)
+
+    def find(self, number: int) -> int:
+        """The leaf index of a receipt that is there."""
+        run = bisect_right(self.numbers, number) - 1
+        return self.indices[run] + number - self.numbers[run]
+
+
 class State:
     """``size``: leaves. ``time_ms``: of the last receipt. Changed by one thread; single lookups
     may come from any."""
 
-    def __init__(self, below: State | None = None) -> None:
+    def __init__(self, keys: Keys, below: State | None = None) -> None:
+        self.keys = keys
         self._below = below
-        self._scopes: dict[str, Scope] = {}
+        self.scopes: dict[str, Scope] = {}  # of this layer, in the order of their first receipts
+        self.places: dict[str, Places] = {}  # likewise
         self._open: dict[Key, Reservation | None] = {}
-        self._done: dict[bytes, int] = {}
-        self._places: dict[str, array[int]] = {}
+        self._done: dict[bytes, int] = {}  # of a layer; the lowest one's are in its keys
         self.size: int = below.size if below else 0
         self.time_ms: int = below.time_ms if below else 0
 
+    def over(self) -> State:
+        """An empty layer over this one."""
+        return State(self.keys, self)
+
     def scope(self, name: str) -> Scope:
-        found = self._scopes.get(name)
+        found = self.scopes.get(name)
         if found is None:
             return self._below.scope(name) if self._below else Scope()
         return found
@@ -72,56 +95,104 @@ class State:
             return self._open.get(key)
         return self._below.reservation(key)
 
+    def running(self, name: str) -> frozenset[bytes]:
+        """The use ids of the scope's open reservations."""
+        if not self.scope(name).reserved:
+            return frozenset()
+        below = self._below.running(name) if self._below else frozenset()
+        mine = {
+            use_id.encode(): there for (scope, use_id), there in self._open.items() if scope == name
+        }
+        ended = {use_id for use_id, there in mine.items() if there is None}
+        return (below | frozenset(mine)) - ended
+
     def done(self, kind: Kind, key: Key) -> int | None:
-        """The index of the leaf of this kind for this use."""
-        return self._find(_identity(kind, key))
+        """The index of the leaf of this use. USE finds record leaves too: they share use ids."""
+        return self._find(key_of(kind, *key))
 
     def open_reservations(self) -> list[Reservation]:
         """Of this layer, oldest first."""
         return [reservation for reservation in self._open.values() if reservation]
 
-    def scopes(self) -> list[str]:
-        """Of this layer, in the order of their first receipts."""
-        return list(self._places)
-
-    def places(self, name: str, first: int, count: int) -> list[int]:
+    def leaves_of(self, name: str, first: int, count: int) -> list[int]:
         """Of this layer: the leaf indices of the scope's receipts ``first``, ``first + 1`` ..."""
-        return list(self._places.get(name, _NONE)[first - 1 : first - 1 + count])
+        places = self.places.get(name)
+        if places is None:
+            return []
+        last = min(first + count - 1, self.scopes[name].number)
+        return [places.find(number) for number in range(first, last + 1)]
 
     def reserve(self, reservation: Reservation) -> None:
         scope = self.scope(reservation.scope)
-        self._scopes[reservation.scope] = replace(scope, reserved=scope.reserved + 1)
+        self.scopes[reservation.scope] = replace(scope, reserved=scope.reserved + 1)
         self._open[reservation.scope, reservation.use_id] = reservation
 
-    def record(self, receipt: Receipt, leaf: bytes) -> None:
-        """The next leaf. Raises ``CorruptLog`` if it does not follow from what is here."""
+    def record(self, receipt: Receipt, leaf_hash: bytes) -> None:
+        """The next leaf, of any kind but RECORD. Raises ``CorruptLog`` if it does not follow from
+        what is here."""
         scope = self.scope(receipt.scope)
-        if (receipt.number, receipt.previous) != (scope.number + 1, scope.head):
-            raise CorruptLog("the log's receipts are not numbered without gaps")
         uses, reserved = scope.uses, scope.reserved
-        if not isinstance(receipt, ActReceipt):
+        if isinstance(receipt, UseReceipt | DeliveryReceipt):
+            is_use = isinstance(receipt, UseReceipt)
             key = receipt.scope, receipt.use_id
-            self._done[_identity(kind_of(receipt), key)] = self.size
-            if isinstance(receipt, UseReceipt):
+            self._do(key_of(Kind.USE if is_use else Kind.DELIVERY, *key), self.size)
+            if is_use:
                 uses += receipt.outcome is Outcome.ALLOWED
                 reserved -= self._close(key)
-        self._scopes[receipt.scope] = Scope(receipt.number, leaf_hash(leaf), uses, reserved)
-        self._places.setdefault(receipt.scope, array("Q")).append(self.size)
-        self.size += 1
+        elif not isinstance(receipt, ActReceipt):
+            raise CorruptLog("the log has a record where none can be")
+        self._follow(receipt.scope, receipt.number, receipt.previous, 1)
+        self.scopes[receipt.scope] = Scope(receipt.number, leaf_hash, uses, reserved)
         self.time_ms = max(self.time_ms, receipt.time_ms)
+
+    def take(self, name: str, made: Made) -> None:
+        """The record leaves just made for the scope; their keys are staged already."""
+        scope = self.scope(name)
+        if count := made.leaves.count:
+            self._follow(name, scope.number + 1, scope.head, count)
+            self.scopes[name] = Scope(
+                scope.number + count, made.head, scope.uses + made.calls, scope.reserved
+            )
+
+    def replayed(self, run: RecordRun) -> None:
+        """Record leaves read back; their keys are staged already. Raises ``CorruptLog`` as
+        ``record`` does."""
+        scope = self.scope(run.scope)
+        self._follow(run.scope, run.first, run.previous, run.count)
+        self.scopes[run.scope] = Scope(
+            run.first + run.count - 1, run.head, scope.uses + run.calls, scope.reserved
+        )
+        self.time_ms = max(self.time_ms, run.time_ms)
 
     def merge(self, above: State) -> None:
         """Take over what ``above``, a state over this one, has."""
-        self._scopes |= above._scopes
-        self._done |= above._done
-        for key, reservation in above._open.items():
+        self.scopes |= above.scopes
+        for key, index in above._done.items():
+            self.keys.stage(key, index)
+        for use, reservation in above._open.items():
             if reservation is None:
-                self._close(key)
+                self._close(use)
             else:
-                self._open[key] = reservation
-        for name, places in above._places.items():
-            self._places.setdefault(name, array("Q")).extend(places)
+                self._open[use] = reservation
+        for name, places in above.places.items():
+            mine = self.places.setdefault(name, Places())
+            for number, index in zip(places.numbers, places.indices, strict=True):
+                mine.add(number, index)
         self.size, self.time_ms = above.size, above.time_ms
+
+    def _follow(self, name: str, number: int, previous: bytes, count: int) -> None:
+        """The next ``count`` leaves are the scope's, from ``number`` on."""
+        scope = self.scope(name)
+        if (number, previous) != (scope.number + 1, scope.head):
+            raise CorruptLog("the log's receipts are not numbered without gaps")
+        self.places.setdefault(name, Places()).add(number, self.size)
+        self.size += count
+
+    def _do(self, key: bytes, index: int) -> None:
+        if self._below is None:
+            self.keys.stage(key, index)
+        else:
+            self._done[key] = index
 
     def _close(self, key: Key) -> bool:
         """Whether there was a reservation to close."""
@@ -133,66 +204,8 @@ class State:
             self._open[key] = None  # hides the one below
         return True
 
-    def _find(self, identity: bytes) -> int | None:
-        found = self._done.get(identity)
-        if found is None and self._below:
-            return self._below._find(identity)
-        return found
-
-
-_NONE: array[int] = array("Q")
-
-
-def kind_of(receipt: Receipt) -> Kind:
-    if isinstance(receipt, UseReceipt):
-        return Kind.USE
-    return Kind.DELIVERY if isinstance(receipt, DeliveryReceipt) else Kind.ACT
-
-
-def encode_reservation(reservation: Reservation) -> bytes:
-    """A reservation as a record of the log. The limit is the contract's, not the log's."""
-    return cbor.encode(
-        {
-            0: _RESERVED,
-            1: reservation.scope,
-            2: reservation.use_id,
-            3: reservation.provider,
-            4: reservation.consumer,
-            5: reservation.purpose,
-            6: reservation.agreement_digest,
-            7: reservation.policy_digest,
-            8: reservation.request_digest,
-        }
-    )
-
-
-def decode_reservation(record: bytes) -> Reservation:
-    """Raises ``CorruptLog``: only our own records are in our log."""
-    try:
-        value = cbor.decode(record)
-    except InvalidInput as error:
-        raise CorruptLog("the log has a record that cannot be read") from error
-    if not isinstance(value, dict) or set(value) != set(_FIELDS) or value[0] != _RESERVED:
-        raise CorruptLog(
-            "the log has a record of a kind unknown here",
-            hint="it may have been written by a newer version of this program",
-        )
-    texts = [item for item in map(value.get, _FIELDS[1:6]) if isinstance(item, str)]
-    digests = [item for item in map(value.get, _FIELDS[6:]) if isinstance(item, bytes)]
-    if len(texts) != 5 or len(digests) != 3:
-        raise CorruptLog("the log has a record that cannot be read")
-    return Reservation(
-        scope=texts[0],
-        use_id=texts[1],
-        limit=None,
-        provider=texts[2],
-        consumer=texts[3],
-        purpose=texts[4],
-        agreement_digest=digests[0],
-        policy_digest=digests[1],
-        request_digest=digests[2],
-    )
-
-
-def _identity(kind: Kind, key: Key) -> bytes:
-    return hashlib.sha256(cbor.encode([kind.value, *key])).digest()[:16]
+    def _find(self, key: bytes) -> int | None:
+        found = self._done.get(key)
+        if found is not None:
+            return found
+        return self._below._find(key) if self._below else self.keys.find(key)

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from connector.errors import Reason
+from connector.core.interface import Columns
+from connector.errors import InvalidInput, Reason
 from connector.metering.reader import LogReader
-from connector.model.receipt import Outcome, Quantity, Receipt
+from connector.model.receipt import MAX_TEXT, MAX_TIME_MS, Outcome, Quantity, Receipt
 from connector.model.use import Counters
+
+MAX_REPORTER = 64  # characters of a reporter's name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,37 @@ class DeliveryDraft:
     reasons: tuple[Reason, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Uses of one agreement that a reporter served, and what they are held to.
+
+    ``scope``: the agreement. ``limit``: calls that it allows in all; None: any number.
+    ``first_ms`` to ``last_ms``: when a use may have been served. Raises ``InvalidInput`` for what
+    no receipt could say.
+    """
+
+    scope: str
+    reporter: str
+    limit: int | None
+    first_ms: int
+    last_ms: int
+    columns: Columns
+
+    def __post_init__(self) -> None:
+        for text, most in ((self.scope, MAX_TEXT), (self.reporter, MAX_REPORTER)):
+            if not 1 <= len(text) <= most or not _is_encodable(text):
+                raise InvalidInput(f"report: agreement and reporter are texts of at most {most}")
+        if not _is_encodable(self.columns.purpose):
+            raise InvalidInput("report: a purpose that has no encoding")
+        if not 0 <= self.first_ms <= MAX_TIME_MS or not 0 <= self.last_ms <= MAX_TIME_MS:
+            raise InvalidInput("report: a time that cannot be")
+
+
+def _is_encodable(text: str) -> bool:
+    """Half a surrogate pair has no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 Draft: TypeAlias = UseDraft | ActDraft | DeliveryDraft
 
 
@@ -128,6 +162,20 @@ class Recorded:
     def inclusion(self) -> list[bytes]:
         """The inclusion proof of the leaf under ``checkpoint``."""
         return self.log.inclusion(self.index, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What became of a report: ``count`` receipts for ``calls`` uses, leaves ``first``,
+    ``first + 1`` ... under ``checkpoint``, a signed note over ``size`` leaves. ``refused``:
+    ``(row, core.interface.Fault)`` of each row that left none, ascending."""
+
+    first: int
+    count: int
+    calls: int
+    refused: list[tuple[int, int]]
+    size: int
+    checkpoint: bytes
 
 
 class Claim(Enum):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from connector.core.choose import choose
 
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import Conflict, InvalidInput, NotFound, Reason, Unavailable
@@ -21,6 +22,7 @@ from tests.logs import (
     ORIGIN,
     SCOPE,
     ManualClock,
+    MemoryKeys,
     act,
     delivery,
     open_meter,
@@ -375,11 +377,23 @@ async def test_another_nodes_log_is_refused(meter: Meter, storage: MemoryLog) ->
     await meter.record([refusal("u1")])
     with pytest.raises(Conflict):
         await Meter.open(
-            storage, origin=ORIGIN, key=test_key("other"), clock=ManualClock(), random=bytes
+            storage,
+            core=choose("python"),
+            keys=MemoryKeys(),
+            origin=ORIGIN,
+            key=test_key("other"),
+            clock=ManualClock(),
+            random=bytes,
         )
     with pytest.raises(Conflict):
         await Meter.open(
-            storage, origin="other.example/log", key=KEY, clock=ManualClock(), random=bytes
+            storage,
+            core=choose("python"),
+            keys=MemoryKeys(),
+            origin="other.example/log",
+            key=KEY,
+            clock=ManualClock(),
+            random=bytes,
         )
 
 
@@ -388,6 +402,8 @@ async def test_a_new_key_goes_on(meter: Meter, storage: MemoryLog) -> None:
     former = KEY.public_key().public_bytes_raw()
     rotated = await Meter.open(
         storage,
+        core=choose("python"),
+        keys=MemoryKeys(),
         origin=ORIGIN,
         key=test_key("new"),
         former_keys=[former],

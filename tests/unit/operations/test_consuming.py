@@ -6,6 +6,7 @@ import random
 
 import pyarrow as pa
 import pytest
+from connector.core.choose import choose
 
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import ConnectorError, InvalidInput, NotFound, PeerFault, VerificationFailed
@@ -15,7 +16,7 @@ from connector.model.receipt import DeliveryReceipt, Kind, Outcome, Quantity
 from connector.operations import consuming
 from connector.operations.consuming import VerifiedUse
 from connector.tlog.checkpoint import sign_checkpoint
-from tests.logs import CONSUMER, KEY, ORIGIN, PROVIDER, ManualClock, test_key, until
+from tests.logs import CONSUMER, KEY, ORIGIN, PROVIDER, ManualClock, MemoryKeys, test_key, until
 from tests.parties import (
     AGREEMENT,
     CONSUMER_KEY,
@@ -263,6 +264,8 @@ async def test_a_provider_that_does_not_prove_its_growth_is_asked_again_later(pl
 async def _another_history() -> Meter:
     return await Meter.open(
         MemoryLog(),
+        core=choose("python"),
+        keys=MemoryKeys(),
         origin=ORIGIN,
         key=KEY,
         clock=ManualClock(),

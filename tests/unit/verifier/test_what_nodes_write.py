@@ -5,6 +5,8 @@ import hmac
 import random
 from dataclasses import replace
 
+from connector.core.choose import choose
+
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import Reason
 from connector.identity.acts import Act, sign_act
@@ -22,7 +24,7 @@ from connector.verifier.evidence import (
     write_evidence,
 )
 from connector.verifier.verify import verify
-from tests.logs import ManualClock
+from tests.logs import ManualClock, MemoryKeys
 from tests.vectors import scenario
 from tests.vectors.scenario import CONSUMER, PROVIDER, SECRET, SPACE, Party, query
 
@@ -32,6 +34,8 @@ DOCUMENT = scenario.agreement()
 async def meter_of(party: Party) -> Meter:
     return await Meter.open(
         MemoryLog(),
+        core=choose("python"),
+        keys=MemoryKeys(),
         origin=party.origin,
         key=party.key,
         clock=ManualClock(),
