@@ -1029,6 +1029,165 @@ class ReconcileLine(_message.Message):
 Global___ReconcileLine: _TypeAlias = ReconcileLine  # noqa: Y015
 
 @_typing.final
+class AddReporterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 64 visible ASCII characters; its receipts carry it."""
+    certificate: _builtins.bytes
+    """A self-signed certificate for TLS clients, of a P-256 key, in PEM."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        certificate: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddReporterRequest: _TypeAlias = AddReporterRequest  # noqa: Y015
+
+@_typing.final
+class AddReporterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    DOOR_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """host:port of the reporters' door."""
+    door: _builtins.bytes
+    """The door's own certificate in PEM, which the reporter pins."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        door: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["door", b"door", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddReporterResponse: _TypeAlias = AddReporterResponse  # noqa: Y015
+
+@_typing.final
+class ListReportersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReportersRequest: _TypeAlias = ListReportersRequest  # noqa: Y015
+
+@_typing.final
+class ListReportersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reporters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reporter]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        reporters: _abc.Iterable[Global___Reporter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reporters", b"reporters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReportersResponse: _TypeAlias = ListReportersResponse  # noqa: Y015
+
+@_typing.final
+class Reporter(_message.Message):
+    """A program that may report uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    THUMBPRINT_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    thumbprint: _builtins.str
+    """SHA-256 of its certificate's DER, base64url."""
+    added: _builtins.str
+    """When it was added, RFC 3339."""
+    expires: _builtins.str
+    """When its certificate ends, RFC 3339."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        thumbprint: _builtins.str = ...,
+        added: _builtins.str = ...,
+        expires: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "expires", b"expires", "name", b"name", "thumbprint", b"thumbprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reporter: _TypeAlias = Reporter  # noqa: Y015
+
+@_typing.final
+class RemoveReporterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveReporterRequest: _TypeAlias = RemoveReporterRequest  # noqa: Y015
+
+@_typing.final
+class RemoveReporterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAMS_FIELD_NUMBER: _builtins.int
+    streams: _builtins.int
+    """Streams that were cut."""
+    def __init__(
+        self,
+        *,
+        streams: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveReporterResponse: _TypeAlias = RemoveReporterResponse  # noqa: Y015
+
+@_typing.final
 class DiagnoseRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -100,6 +100,21 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
+        self.AddReporter = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/AddReporter',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterResponse.FromString,
+                _registered_method=True)
+        self.ListReporters = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/ListReporters',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersResponse.FromString,
+                _registered_method=True)
+        self.RemoveReporter = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/RemoveReporter',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterResponse.FromString,
+                _registered_method=True)
         self.Diagnose = channel.unary_unary(
                 '/dataspace.management.v1.ManagementService/Diagnose',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DiagnoseRequest.SerializeToString,
@@ -202,6 +217,27 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddReporter(self, request, context):
+        """Lets a program of this organisation report uses, by its own certificate (docs/metering.md).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReporters(self, request, context):
+        """Who may report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveReporter(self, request, context):
+        """Takes that away; its streams are cut.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diagnose(self, request, context):
         """Checks the node's health, each check with what to do when it fails.
         """
@@ -276,6 +312,21 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.Reconcile,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileResponse.SerializeToString,
+            ),
+            'AddReporter': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddReporter,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterResponse.SerializeToString,
+            ),
+            'ListReporters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReporters,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersResponse.SerializeToString,
+            ),
+            'RemoveReporter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveReporter,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterResponse.SerializeToString,
             ),
             'Diagnose': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnose,
@@ -635,6 +686,87 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/Reconcile',
             dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.ReconcileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddReporter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/AddReporter',
+            dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.AddReporterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReporters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/ListReporters',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListReportersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveReporter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/RemoveReporter',
+            dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.RemoveReporterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,12 @@ class ManagementServiceStub:
     """An evidence file (docs/evidence.md) for one agreement."""
     Reconcile: _grpc.UnaryUnaryMultiCallable[_management_pb2.ReconcileRequest, _management_pb2.ReconcileResponse]
     """Compares this node's count of an agreement with its peer's."""
+    AddReporter: _grpc.UnaryUnaryMultiCallable[_management_pb2.AddReporterRequest, _management_pb2.AddReporterResponse]
+    """Lets a program of this organisation report uses, by its own certificate (docs/metering.md)."""
+    ListReporters: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListReportersRequest, _management_pb2.ListReportersResponse]
+    """Who may report."""
+    RemoveReporter: _grpc.UnaryUnaryMultiCallable[_management_pb2.RemoveReporterRequest, _management_pb2.RemoveReporterResponse]
+    """Takes that away; its streams are cut."""
     Diagnose: _grpc.UnaryUnaryMultiCallable[_management_pb2.DiagnoseRequest, _management_pb2.DiagnoseResponse]
     """Checks the node's health, each check with what to do when it fails."""
 
@@ -93,6 +99,12 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """An evidence file (docs/evidence.md) for one agreement."""
     Reconcile: _aio.UnaryUnaryMultiCallable[_management_pb2.ReconcileRequest, _management_pb2.ReconcileResponse]  # type: ignore[assignment]
     """Compares this node's count of an agreement with its peer's."""
+    AddReporter: _aio.UnaryUnaryMultiCallable[_management_pb2.AddReporterRequest, _management_pb2.AddReporterResponse]  # type: ignore[assignment]
+    """Lets a program of this organisation report uses, by its own certificate (docs/metering.md)."""
+    ListReporters: _aio.UnaryUnaryMultiCallable[_management_pb2.ListReportersRequest, _management_pb2.ListReportersResponse]  # type: ignore[assignment]
+    """Who may report."""
+    RemoveReporter: _aio.UnaryUnaryMultiCallable[_management_pb2.RemoveReporterRequest, _management_pb2.RemoveReporterResponse]  # type: ignore[assignment]
+    """Takes that away; its streams are cut."""
     Diagnose: _aio.UnaryUnaryMultiCallable[_management_pb2.DiagnoseRequest, _management_pb2.DiagnoseResponse]  # type: ignore[assignment]
     """Checks the node's health, each check with what to do when it fails."""
 
@@ -202,6 +214,30 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.ReconcileResponse, _abc.Awaitable[_management_pb2.ReconcileResponse]]:
         """Compares this node's count of an agreement with its peer's."""
+
+    @_abc_1.abstractmethod
+    def AddReporter(
+        self,
+        request: _management_pb2.AddReporterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.AddReporterResponse, _abc.Awaitable[_management_pb2.AddReporterResponse]]:
+        """Lets a program of this organisation report uses, by its own certificate (docs/metering.md)."""
+
+    @_abc_1.abstractmethod
+    def ListReporters(
+        self,
+        request: _management_pb2.ListReportersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.ListReportersResponse, _abc.Awaitable[_management_pb2.ListReportersResponse]]:
+        """Who may report."""
+
+    @_abc_1.abstractmethod
+    def RemoveReporter(
+        self,
+        request: _management_pb2.RemoveReporterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.RemoveReporterResponse, _abc.Awaitable[_management_pb2.RemoveReporterResponse]]:
+        """Takes that away; its streams are cut."""
 
     @_abc_1.abstractmethod
     def Diagnose(

@@ -24,13 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$dataspace/metering/v1/metering.proto\x12\x15\x64\x61taspace.metering.v1\"R\n\x0cReceiptProof\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tinclusion\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"`\n\x13ListReceiptsRequest\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x11\n\ttree_size\x18\x04 \x01(\x04\"a\n\x14ListReceiptsResponse\x12\x35\n\x08receipts\x18\x01 \x03(\x0b\x32#.dataspace.metering.v1.ReceiptProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"+\n\x15\x41\x64\x64\x43osignatureRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16\x41\x64\x64\x43osignatureResponse\"Q\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\",\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\x0c\"\x15\n\x13GetWitnessedRequest\"8\n\x14GetWitnessedResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x32\xd3\x03\n\x0fMeteringService\x12g\n\x0cListReceipts\x12*.dataspace.metering.v1.ListReceiptsRequest\x1a+.dataspace.metering.v1.ListReceiptsResponse\x12j\n\rGetCheckpoint\x12+.dataspace.metering.v1.GetCheckpointRequest\x1a,.dataspace.metering.v1.GetCheckpointResponse\x12|\n\x13GetConsistencyProof\x12\x31.dataspace.metering.v1.GetConsistencyProofRequest\x1a\x32.dataspace.metering.v1.GetConsistencyProofResponse\x12m\n\x0e\x41\x64\x64\x43osignature\x12,.dataspace.metering.v1.AddCosignatureRequest\x1a-.dataspace.metering.v1.AddCosignatureResponse2\xe5\x01\n\x0eWitnessService\x12j\n\rAddCheckpoint\x12+.dataspace.metering.v1.AddCheckpointRequest\x1a,.dataspace.metering.v1.AddCheckpointResponse\x12g\n\x0cGetWitnessed\x12*.dataspace.metering.v1.GetWitnessedRequest\x1a+.dataspace.metering.v1.GetWitnessedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$dataspace/metering/v1/metering.proto\x12\x15\x64\x61taspace.metering.v1\"R\n\x0cReceiptProof\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tinclusion\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"`\n\x13ListReceiptsRequest\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x11\n\ttree_size\x18\x04 \x01(\x04\"a\n\x14ListReceiptsResponse\x12\x35\n\x08receipts\x18\x01 \x03(\x0b\x32#.dataspace.metering.v1.ReceiptProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"+\n\x15\x41\x64\x64\x43osignatureRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16\x41\x64\x64\x43osignatureResponse\"Q\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\",\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\x0c\"\x15\n\x13GetWitnessedRequest\"8\n\x14GetWitnessedResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"U\n\x11ReportUsesRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\x31\n\x07reports\x18\x02 \x03(\x0b\x32 .dataspace.metering.v1.UseReport\"\x87\x01\n\tUseReport\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x0f\n\x07use_ids\x18\x03 \x01(\x0c\x12\x11\n\tserved_ms\x18\x04 \x01(\x0c\x12/\n\x07\x61mounts\x18\x05 \x03(\x0b\x32\x1e.dataspace.metering.v1.Amounts\"H\n\x07\x41mounts\x12-\n\x04unit\x18\x01 \x01(\x0e\x32\x1f.dataspace.metering.v1.Quantity\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xb7\x01\n\x12ReportUsesResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\x34\n\x07results\x18\x02 \x03(\x0b\x32#.dataspace.metering.v1.ReportResult\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x12\x35\n\x07refusal\x18\x05 \x01(\x0b\x32$.dataspace.metering.v1.ReportRefusal\"\xaa\x01\n\x0cReportResult\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x36\n\x07refused\x18\x04 \x03(\x0b\x32%.dataspace.metering.v1.RefusedRecords\x12\x35\n\x07refusal\x18\x05 \x01(\x0b\x32$.dataspace.metering.v1.ReportRefusal\"K\n\x0eRefusedRecords\x12+\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x1c.dataspace.metering.v1.Fault\x12\x0c\n\x04rows\x18\x02 \x03(\r\"d\n\rReportRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x34\n\x07reasons\x18\x03 \x03(\x0b\x32#.dataspace.metering.v1.ReportReason\"?\n\x0cReportReason\x12\x0c\n\x04term\x18\x01 \x01(\t\x12\x10\n\x08observed\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\t*\xe1\x01\n\x08Quantity\x12\x18\n\x14QUANTITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eQUANTITY_CALLS\x10\x01\x12\x19\n\x15QUANTITY_ROWS_SCANNED\x10\x02\x12\x1a\n\x16QUANTITY_ROWS_RETURNED\x10\x03\x12\x1b\n\x17QUANTITY_BYTES_RETURNED\x10\x04\x12\x18\n\x14QUANTITY_DURATION_MS\x10\x05\x12\x1c\n\x18QUANTITY_GROUPS_WITHHELD\x10\x06\x12\x1b\n\x17QUANTITY_CELLS_WITHHELD\x10\x07*t\n\x05\x46\x61ult\x12\x15\n\x11\x46\x41ULT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46\x41ULT_MALFORMED\x10\x01\x12\x15\n\x11\x46\x41ULT_OUT_OF_TIME\x10\x02\x12\x13\n\x0f\x46\x41ULT_DUPLICATE\x10\x03\x12\x13\n\x0f\x46\x41ULT_EXHAUSTED\x10\x04\x32\xba\x04\n\x0fMeteringService\x12g\n\x0cListReceipts\x12*.dataspace.metering.v1.ListReceiptsRequest\x1a+.dataspace.metering.v1.ListReceiptsResponse\x12j\n\rGetCheckpoint\x12+.dataspace.metering.v1.GetCheckpointRequest\x1a,.dataspace.metering.v1.GetCheckpointResponse\x12|\n\x13GetConsistencyProof\x12\x31.dataspace.metering.v1.GetConsistencyProofRequest\x1a\x32.dataspace.metering.v1.GetConsistencyProofResponse\x12m\n\x0e\x41\x64\x64\x43osignature\x12,.dataspace.metering.v1.AddCosignatureRequest\x1a-.dataspace.metering.v1.AddCosignatureResponse\x12\x65\n\nReportUses\x12(.dataspace.metering.v1.ReportUsesRequest\x1a).dataspace.metering.v1.ReportUsesResponse(\x01\x30\x01\x32\xe5\x01\n\x0eWitnessService\x12j\n\rAddCheckpoint\x12+.dataspace.metering.v1.AddCheckpointRequest\x1a,.dataspace.metering.v1.AddCheckpointResponse\x12g\n\x0cGetWitnessed\x12*.dataspace.metering.v1.GetWitnessedRequest\x1a+.dataspace.metering.v1.GetWitnessedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dataspace.metering.v1.metering_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_QUANTITY']._serialized_start=1710
+  _globals['_QUANTITY']._serialized_end=1935
+  _globals['_FAULT']._serialized_start=1937
+  _globals['_FAULT']._serialized_end=2053
   _globals['_RECEIPTPROOF']._serialized_start=63
   _globals['_RECEIPTPROOF']._serialized_end=145
   _globals['_LISTRECEIPTSREQUEST']._serialized_start=147
@@ -57,8 +61,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWITNESSEDREQUEST']._serialized_end=747
   _globals['_GETWITNESSEDRESPONSE']._serialized_start=749
   _globals['_GETWITNESSEDRESPONSE']._serialized_end=805
-  _globals['_METERINGSERVICE']._serialized_start=808
-  _globals['_METERINGSERVICE']._serialized_end=1275
-  _globals['_WITNESSSERVICE']._serialized_start=1278
-  _globals['_WITNESSSERVICE']._serialized_end=1507
+  _globals['_REPORTUSESREQUEST']._serialized_start=807
+  _globals['_REPORTUSESREQUEST']._serialized_end=892
+  _globals['_USEREPORT']._serialized_start=895
+  _globals['_USEREPORT']._serialized_end=1030
+  _globals['_AMOUNTS']._serialized_start=1032
+  _globals['_AMOUNTS']._serialized_end=1104
+  _globals['_REPORTUSESRESPONSE']._serialized_start=1107
+  _globals['_REPORTUSESRESPONSE']._serialized_end=1290
+  _globals['_REPORTRESULT']._serialized_start=1293
+  _globals['_REPORTRESULT']._serialized_end=1463
+  _globals['_REFUSEDRECORDS']._serialized_start=1465
+  _globals['_REFUSEDRECORDS']._serialized_end=1540
+  _globals['_REPORTREFUSAL']._serialized_start=1542
+  _globals['_REPORTREFUSAL']._serialized_end=1642
+  _globals['_REPORTREASON']._serialized_start=1644
+  _globals['_REPORTREASON']._serialized_end=1707
+  _globals['_METERINGSERVICE']._serialized_start=2056
+  _globals['_METERINGSERVICE']._serialized_end=2626
+  _globals['_WITNESSSERVICE']._serialized_start=2629
+  _globals['_WITNESSSERVICE']._serialized_end=2858
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,82 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Quantity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QuantityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Quantity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUANTITY_UNSPECIFIED: _Quantity.ValueType  # 0
+    """None."""
+    QUANTITY_CALLS: _Quantity.ValueType  # 1
+    """Calls, which is what an allowance counts."""
+    QUANTITY_ROWS_SCANNED: _Quantity.ValueType  # 2
+    """Rows that were read."""
+    QUANTITY_ROWS_RETURNED: _Quantity.ValueType  # 3
+    """Rows that were handed out."""
+    QUANTITY_BYTES_RETURNED: _Quantity.ValueType  # 4
+    """Bytes that were handed out."""
+    QUANTITY_DURATION_MS: _Quantity.ValueType  # 5
+    """Milliseconds that it took."""
+    QUANTITY_GROUPS_WITHHELD: _Quantity.ValueType  # 6
+    """Groups that were too small to be shown."""
+    QUANTITY_CELLS_WITHHELD: _Quantity.ValueType  # 7
+    """Cells that were not shown."""
+
+class Quantity(_Quantity, metaclass=_QuantityEnumTypeWrapper):
+    """What is counted, as in a receipt."""
+
+QUANTITY_UNSPECIFIED: Quantity.ValueType  # 0
+"""None."""
+QUANTITY_CALLS: Quantity.ValueType  # 1
+"""Calls, which is what an allowance counts."""
+QUANTITY_ROWS_SCANNED: Quantity.ValueType  # 2
+"""Rows that were read."""
+QUANTITY_ROWS_RETURNED: Quantity.ValueType  # 3
+"""Rows that were handed out."""
+QUANTITY_BYTES_RETURNED: Quantity.ValueType  # 4
+"""Bytes that were handed out."""
+QUANTITY_DURATION_MS: Quantity.ValueType  # 5
+"""Milliseconds that it took."""
+QUANTITY_GROUPS_WITHHELD: Quantity.ValueType  # 6
+"""Groups that were too small to be shown."""
+QUANTITY_CELLS_WITHHELD: Quantity.ValueType  # 7
+"""Cells that were not shown."""
+Global___Quantity: _TypeAlias = Quantity  # noqa: Y015
+
+class _Fault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAULT_UNSPECIFIED: _Fault.ValueType  # 0
+    """None."""
+    FAULT_MALFORMED: _Fault.ValueType  # 1
+    """A use id, a time or an amount that cannot be."""
+    FAULT_OUT_OF_TIME: _Fault.ValueType  # 2
+    """Served before or after the agreement allows."""
+    FAULT_DUPLICATE: _Fault.ValueType  # 3
+    """The use has its receipt already, or is running."""
+    FAULT_EXHAUSTED: _Fault.ValueType  # 4
+    """More calls than are left of the allowance."""
+
+class Fault(_Fault, metaclass=_FaultEnumTypeWrapper):
+    """Why a record was refused."""
+
+FAULT_UNSPECIFIED: Fault.ValueType  # 0
+"""None."""
+FAULT_MALFORMED: Fault.ValueType  # 1
+"""A use id, a time or an amount that cannot be."""
+FAULT_OUT_OF_TIME: Fault.ValueType  # 2
+"""Served before or after the agreement allows."""
+FAULT_DUPLICATE: Fault.ValueType  # 3
+"""The use has its receipt already, or is running."""
+FAULT_EXHAUSTED: Fault.ValueType  # 4
+"""More calls than are left of the allowance."""
+Global___Fault: _TypeAlias = Fault  # noqa: Y015
 
 @_typing.final
 class ReceiptProof(_message.Message):
@@ -318,3 +395,267 @@ class GetWitnessedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWitnessedResponse: _TypeAlias = GetWitnessedResponse  # noqa: Y015
+
+@_typing.final
+class ReportUsesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
+    batch: _builtins.int
+    """The reporter's own number for this batch; the answer repeats it."""
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___UseReport]:
+        """At most 1,000 reports, of 10,000 records together."""
+
+    def __init__(
+        self,
+        *,
+        batch: _builtins.int = ...,
+        reports: _abc.Iterable[Global___UseReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportUsesRequest: _TypeAlias = ReportUsesRequest  # noqa: Y015
+
+@_typing.final
+class UseReport(_message.Message):
+    """Uses of one agreement for one purpose, by columns: what stands n-th in each is record n."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGREEMENT_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    USE_IDS_FIELD_NUMBER: _builtins.int
+    SERVED_MS_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    agreement_id: _builtins.str
+    """The agreement's id."""
+    purpose: _builtins.str
+    """What the uses were for."""
+    use_ids: _builtins.bytes
+    """Idempotency keys of 1 to 64 visible ASCII characters (0x21 to 0x7e), joined by line feeds."""
+    served_ms: _builtins.bytes
+    """When each was served: milliseconds since the Unix epoch; unsigned, 64 bits, little-endian."""
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Amounts]:
+        """One column for each quantity, ascending by quantity; calls are among them."""
+
+    def __init__(
+        self,
+        *,
+        agreement_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        use_ids: _builtins.bytes = ...,
+        served_ms: _builtins.bytes = ...,
+        amounts: _abc.Iterable[Global___Amounts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "amounts", b"amounts", "purpose", b"purpose", "served_ms", b"served_ms", "use_ids", b"use_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseReport: _TypeAlias = UseReport  # noqa: Y015
+
+@_typing.final
+class Amounts(_message.Message):
+    """One column of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    unit: Global___Quantity.ValueType
+    """What is counted."""
+    values: _builtins.bytes
+    """At most 2^53 each, of calls at least 1; unsigned, 64 bits, little-endian."""
+    def __init__(
+        self,
+        *,
+        unit: Global___Quantity.ValueType = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Amounts: _TypeAlias = Amounts  # noqa: Y015
+
+@_typing.final
+class ReportUsesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    batch: _builtins.int
+    """The request's."""
+    tree_size: _builtins.int
+    """Leaves in the log that the checkpoint covers; all receipts of the batch are among them."""
+    checkpoint: _builtins.bytes
+    """A C2SP checkpoint as a signed note."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportResult]:
+        """One for each report, in their order; none if the batch was refused."""
+
+    @_builtins.property
+    def refusal(self) -> Global___ReportRefusal:
+        """Why nothing of the batch was looked at; missing otherwise."""
+
+    def __init__(
+        self,
+        *,
+        batch: _builtins.int = ...,
+        results: _abc.Iterable[Global___ReportResult] | None = ...,
+        tree_size: _builtins.int = ...,
+        checkpoint: _builtins.bytes = ...,
+        refusal: Global___ReportRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "checkpoint", b"checkpoint", "refusal", b"refusal", "results", b"results", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportUsesResponse: _TypeAlias = ReportUsesResponse  # noqa: Y015
+
+@_typing.final
+class ReportResult(_message.Message):
+    """What became of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """The leaf of the first record that went in; the others follow it without gaps."""
+    count: _builtins.int
+    """Records that went in."""
+    calls: _builtins.int
+    """Calls that they stand for."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedRecords]:
+        """Records that did not go in."""
+
+    @_builtins.property
+    def refusal(self) -> Global___ReportRefusal:
+        """Why no record of the report went in; missing otherwise."""
+
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        count: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        refused: _abc.Iterable[Global___RefusedRecords] | None = ...,
+        refusal: Global___ReportRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "count", b"count", "first", b"first", "refusal", b"refusal", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportResult: _TypeAlias = ReportResult  # noqa: Y015
+
+@_typing.final
+class RefusedRecords(_message.Message):
+    """Records that were refused for the same fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    fault: Global___Fault.ValueType
+    """Why."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which, from 0, ascending."""
+
+    def __init__(
+        self,
+        *,
+        fault: Global___Fault.ValueType = ...,
+        rows: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedRecords: _TypeAlias = RefusedRecords  # noqa: Y015
+
+@_typing.final
+class ReportRefusal(_message.Message):
+    """Why a report, or a batch, was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable: invalid_input, not_found or refused."""
+    message: _builtins.str
+    """For people."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportReason]:
+        """The terms that fail, if the code is refused."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        reasons: _abc.Iterable[Global___ReportReason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusal: _TypeAlias = ReportRefusal  # noqa: Y015
+
+@_typing.final
+class ReportReason(_message.Message):
+    """A failing term, what was seen, what would be allowed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    term: _builtins.str
+    """The failing term."""
+    observed: _builtins.str
+    """What was observed, from the report or the contract."""
+    allowed: _builtins.str
+    """What would be allowed."""
+    def __init__(
+        self,
+        *,
+        term: _builtins.str = ...,
+        observed: _builtins.str = ...,
+        allowed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "observed", b"observed", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportReason: _TypeAlias = ReportReason  # noqa: Y015

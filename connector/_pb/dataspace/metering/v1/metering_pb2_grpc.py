@@ -55,6 +55,11 @@ class MeteringServiceStub:
                 request_serializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureRequest.SerializeToString,
                 response_deserializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureResponse.FromString,
                 _registered_method=True)
+        self.ReportUses = channel.stream_stream(
+                '/dataspace.metering.v1.MeteringService/ReportUses',
+                request_serializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesRequest.SerializeToString,
+                response_deserializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesResponse.FromString,
+                _registered_method=True)
 
 
 class MeteringServiceServicer:
@@ -89,6 +94,15 @@ class MeteringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportUses(self, request_iterator, context):
+        """For reporters of the provider's own organisation, at their own door: uses that they served.
+        Each request is answered, in order. An answer means that its receipts, under the checkpoint in
+        it, are on stable storage. UNAVAILABLE: send again what was not answered (docs/metering.md).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MeteringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +125,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.AddCosignature,
                     request_deserializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureRequest.FromString,
                     response_serializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureResponse.SerializeToString,
+            ),
+            'ReportUses': grpc.stream_stream_rpc_method_handler(
+                    servicer.ReportUses,
+                    request_deserializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesRequest.FromString,
+                    response_serializer=dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +241,33 @@ class MeteringService:
             '/dataspace.metering.v1.MeteringService/AddCosignature',
             dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureRequest.SerializeToString,
             dataspace_dot_metering_dot_v1_dot_metering__pb2.AddCosignatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportUses(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dataspace.metering.v1.MeteringService/ReportUses',
+            dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesRequest.SerializeToString,
+            dataspace_dot_metering_dot_v1_dot_metering__pb2.ReportUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class MeteringServiceStub:
     """That a later tree holds an earlier one (RFC 6962 section 2.1.2)."""
     AddCosignature: _grpc.UnaryUnaryMultiCallable[_metering_pb2.AddCosignatureRequest, _metering_pb2.AddCosignatureResponse]
     """The caller's cosignature of a checkpoint that it has verified."""
+    ReportUses: _grpc.StreamStreamMultiCallable[_metering_pb2.ReportUsesRequest, _metering_pb2.ReportUsesResponse]
+    """For reporters of the provider's own organisation, at their own door: uses that they served.
+    Each request is answered, in order. An answer means that its receipts, under the checkpoint in
+    it, are on stable storage. UNAVAILABLE: send again what was not answered (docs/metering.md).
+    """
 
 @_typing.type_check_only
 class MeteringServiceAsyncStub(MeteringServiceStub):
@@ -55,6 +60,11 @@ class MeteringServiceAsyncStub(MeteringServiceStub):
     """That a later tree holds an earlier one (RFC 6962 section 2.1.2)."""
     AddCosignature: _aio.UnaryUnaryMultiCallable[_metering_pb2.AddCosignatureRequest, _metering_pb2.AddCosignatureResponse]  # type: ignore[assignment]
     """The caller's cosignature of a checkpoint that it has verified."""
+    ReportUses: _aio.StreamStreamMultiCallable[_metering_pb2.ReportUsesRequest, _metering_pb2.ReportUsesResponse]  # type: ignore[assignment]
+    """For reporters of the provider's own organisation, at their own door: uses that they served.
+    Each request is answered, in order. An answer means that its receipts, under the checkpoint in
+    it, are on stable storage. UNAVAILABLE: send again what was not answered (docs/metering.md).
+    """
 
 class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
     """At every node, for the counterparties of its agreements."""
@@ -90,6 +100,17 @@ class MeteringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metering_pb2.AddCosignatureResponse, _abc.Awaitable[_metering_pb2.AddCosignatureResponse]]:
         """The caller's cosignature of a checkpoint that it has verified."""
+
+    @_abc_1.abstractmethod
+    def ReportUses(
+        self,
+        request_iterator: _MaybeAsyncIterator[_metering_pb2.ReportUsesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_metering_pb2.ReportUsesResponse], _abc.AsyncIterator[_metering_pb2.ReportUsesResponse]]:
+        """For reporters of the provider's own organisation, at their own door: uses that they served.
+        Each request is answered, in order. An answer means that its receipts, under the checkpoint in
+        it, are on stable storage. UNAVAILABLE: send again what was not answered (docs/metering.md).
+        """
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
