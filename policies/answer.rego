@@ -8,6 +8,8 @@ admission := {"bundle": data.dataspace.bundle.digest, "decision": data.dataspace
 
 listing := {"bundle": data.dataspace.bundle.digest, "decision": data.dataspace.listing.decision}
 
+metering := {"bundle": data.dataspace.bundle.digest, "decision": data.dataspace.metering.decision}
+
 negotiation := {"bundle": data.dataspace.bundle.digest, "decision": data.dataspace.negotiation.decision}
 
 usage := {"bundle": data.dataspace.bundle.digest, "decision": data.dataspace.usage.decision}

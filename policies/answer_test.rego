@@ -3,7 +3,7 @@ package dataspace.answer_test
 import data.dataspace.answer
 
 test_every_decision_with_its_bundle if {
-	every name in ["admission", "listing", "negotiation", "usage"] {
+	every name in ["admission", "listing", "metering", "negotiation", "usage"] {
 		found := answer[name] with data.dataspace.bundle as {"digest": "00"} with input as {}
 		found.bundle == "00"
 		found.decision.allow == false

@@ -1,4 +1,4 @@
-"""Inputs of the four decisions for tests: one good one of each, and what changes the answer.
+"""Inputs of the five decisions for tests: one good one of each, and what changes the answer.
 
 The expected answers are what a person reads in ``docs/policy.md``, not what an engine said.
 """
@@ -126,6 +126,42 @@ def usage(terms: Terms = TERMS, description: Description = GROUPED) -> dict[str,
         description=description,
         counters=Counters(uses=3, reserved=1),
     )
+
+
+REPORTED = Terms(
+    permissions=(
+        Rule(
+            "use",
+            (
+                Constraint("purpose", "isAnyOf", ("routing",)),
+                Constraint("dateTime", "lt", "2026-12-31T00:00:00Z"),
+                Constraint("count", "lteq", 1_000_000),
+            ),
+        ),
+    ),
+    prohibitions=(
+        Rule(
+            "use",
+            (
+                Constraint("dateTime", "gteq", "2026-12-24T00:00:00Z"),
+                Constraint("dateTime", "lt", "2026-12-26T00:00:00Z"),
+            ),
+        ),
+    ),
+)
+
+
+def metering(terms: Terms = REPORTED) -> dict[str, Any]:
+    document = inputs.metering_input(
+        now=NOW,
+        agreement=agreement(terms),
+        state="active",
+        provider=PROVIDER,
+        consumer=participant(),
+        dataset=dataset(Classification.GENERAL),
+        purpose="routing",
+    )
+    return changed(document, "agreement/classification", "general")
 
 
 def negotiation(requested: Terms = TERMS, *, manual_approval: bool = False) -> dict[str, Any]:
@@ -320,6 +356,53 @@ CASES: dict[str, Case] = {
         decisions.USAGE, changed(usage(), "dataset/columns/0/name", "hour"), ["policy"]
     ),
     "usage: nothing": Case(decisions.USAGE, {}, ["policy"]),
+    "metering: allowed": Case(decisions.METERING, metering(), []),
+    "metering: agreement ended": Case(
+        decisions.METERING, changed(metering(), "agreement/state", "ended"), ["agreement"]
+    ),
+    "metering: somebody else's agreement": Case(
+        decisions.METERING, changed(metering(), "provider", "did:web:x.example"), ["assigner"]
+    ),
+    "metering: suspended": Case(
+        decisions.METERING, changed(metering(), "consumer/state", "suspended"), ["member"]
+    ),
+    "metering: purpose": Case(
+        decisions.METERING,
+        changed(metering(), "use/purpose", "marketing"),
+        ["purpose"],
+        reasons=[("purpose", "marketing", "one of: routing")],
+    ),
+    "metering: used before the end, told after it": Case(
+        decisions.METERING, changed(metering(), "now_ms", 1798675200000), []
+    ),
+    "metering: no time is left": Case(
+        decisions.METERING, changed(metering(), f"{_C}/1/right", -1), ["prohibition"]
+    ),
+    "metering: terms that no report shows": Case(
+        decisions.METERING,
+        changed(metering(TERMS), "use/purpose", "tourism-planning"),
+        ["tds:hiddenColumns", "tds:minimumGroup", "tds:output", "tds:rowCap"],
+    ),
+    "metering: important data": Case(
+        decisions.METERING,
+        changed(metering(), "dataset/classification", "important"),
+        ["tds:minimumGroup", "tds:output", "tds:output"],
+    ),
+    "metering: prohibited": Case(
+        decisions.METERING,
+        changed(metering(), "agreement/terms/prohibition/0/constraint", []),
+        ["prohibition"],
+    ),
+    "metering: a term from another profile": Case(
+        decisions.METERING, changed(metering(), f"{_C}/0/left", "spatial"), ["spatial"]
+    ),
+    "metering: a count that is text": Case(
+        decisions.METERING, changed(metering(), f"{_C}/2/right", "many"), ["count"]
+    ),
+    "metering: a result that is known": Case(
+        decisions.METERING, changed(metering(), "request/output", "aggregate"), ["policy"]
+    ),
+    "metering: nothing": Case(decisions.METERING, {}, ["policy"]),
     "negotiation: the offer": Case(decisions.NEGOTIATION, negotiation(), [], "approve"),
     "negotiation: fewer uses": Case(
         decisions.NEGOTIATION, changed(negotiation(), f"{_R}/2/right", 5), [], "approve"

@@ -20,13 +20,15 @@ from connector.model.use import Decision, Obligations
 # What an engine is asked: the path of a rule below ``data``.
 ADMISSION = "dataspace/admission/decision"
 LISTING = "dataspace/listing/decision"
+METERING = "dataspace/metering/decision"
 NEGOTIATION = "dataspace/negotiation/decision"
 USAGE = "dataspace/usage/decision"
-ENTRIES = (ADMISSION, LISTING, NEGOTIATION, USAGE)
+ENTRIES = (ADMISSION, LISTING, METERING, NEGOTIATION, USAGE)
 
 UNREADABLE = Reason("policy", "an answer that cannot be read", "a decision")
 NO_ANSWER = Reason("policy", "no answer", "a decision")
 
+_HELD_TO = frozenset({"first_ms", "last_ms", "limit"})
 _OBLIGATIONS = frozenset({"minimum_group", "privacy_unit", "row_cap", "hidden_columns"})
 
 
@@ -36,6 +38,20 @@ class Verdict:
 
     allow: bool
     reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reportable:
+    """Whether an agreement's uses may be reported: ``reasons`` is empty exactly if they may.
+
+    Then each record is held to this: it was served from ``first_ms`` to ``last_ms``, and there are
+    ``limit`` calls in all at most (None: any number).
+    """
+
+    reasons: tuple[Reason, ...]
+    first_ms: int = 0
+    last_ms: int = 0
+    limit: int | None = None
 
 
 class Outcome(StrEnum):
@@ -66,6 +82,19 @@ def read_usage(answer: Any, policy_digest: bytes) -> Decision:
 def no_answer(policy_digest: bytes) -> Decision:
     """The refusal where the engine raised ``Unavailable``."""
     return _refusal((NO_ANSWER,), policy_digest)
+
+
+def read_metering(answer: Any) -> Reportable:
+    reasons = _verdict(answer, frozenset())
+    if reasons:
+        return Reportable(reasons)
+    held = answer["obligations"]
+    if not isinstance(held, dict) or set(held) != _HELD_TO:
+        return Reportable((UNREADABLE,))
+    first, last, limit = held["first_ms"], held["last_ms"], held["limit"]
+    if not all(map(_is_quantity, (first, last, limit))) or last < first:
+        return Reportable((UNREADABLE,))
+    return Reportable((), first, last, limit or None)
 
 
 def read_admission(answer: Any) -> Verdict:

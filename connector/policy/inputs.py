@@ -1,4 +1,4 @@
-"""The input documents of the four decisions, from the model's values.
+"""The input documents of the five decisions, from the model's values.
 
 Each builder gives one JSON object, as ``docs/policy.md`` describes it, and nothing that an engine
 would have to parse: times are milliseconds since the Unix epoch (``now`` and ``text`` repeat them
@@ -75,6 +75,37 @@ def usage_input(
         },
         "counters": {"uses": counters.uses, "reserved": counters.reserved},
     }
+
+
+def metering_input(
+    *,
+    now: datetime,
+    agreement: Agreement,
+    state: str,
+    provider: str,
+    consumer: Participant,
+    dataset: Dataset,
+    purpose: str,
+) -> dict[str, Any]:
+    """For ``decisions.METERING``: uses of an agreement that a reporter served, for one purpose.
+
+    As ``usage_input``, without counters. A report does not show what was handed out: it stands
+    for rows.
+    """
+    unseen = Description(output="rows", tables=(), columns=(), aggregates=(), functions=())
+    document = usage_input(
+        now=now,
+        agreement=agreement,
+        state=state,
+        provider=provider,
+        consumer=consumer,
+        dataset=dataset,
+        purpose=purpose,
+        description=unseen,
+        counters=Counters(uses=0, reserved=0),
+    )
+    del document["counters"]
+    return document
 
 
 def negotiation_input(

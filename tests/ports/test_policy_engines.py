@@ -18,9 +18,20 @@ from connector.adapters.opa import OpaEngine
 from connector.adapters.rego import RegoEngine
 from connector.errors import InvalidInput, Unavailable
 from connector.policy import decisions
+from connector.policy.constraints import millis
 from connector.ports.policy import PolicyEngine
 from tests import opa_server
-from tests.policy_cases import CASES, Case, admission, changed, check, listing, negotiation, usage
+from tests.policy_cases import (
+    CASES,
+    Case,
+    admission,
+    changed,
+    check,
+    listing,
+    metering,
+    negotiation,
+    usage,
+)
 
 TIMEOUT_S = 10.0
 
@@ -61,6 +72,19 @@ async def test_obligations(engine: PolicyEngine) -> None:
     assert decision.obligations.row_cap == 500
     assert decision.obligations.hidden_columns == ("flight", "hour")
     assert decision.policy_digest == load_bundle().digest
+
+
+async def test_what_reported_records_are_held_to(engine: PolicyEngine) -> None:
+    """Before the days of the prohibition, while these are to come."""
+    answer = await engine.evaluate(decisions.METERING, metering())
+    held = decisions.read_metering(answer)
+    assert held == decisions.Reportable((), 0, millis("2026-12-23T23:59:59.999Z"), 1_000_000)
+    after = changed(metering(), "now_ms", millis("2026-12-27T00:00:00Z"))
+    held = decisions.read_metering(await engine.evaluate(decisions.METERING, after))
+    assert (held.first_ms, held.last_ms) == (
+        millis("2026-12-26T00:00:00Z"),
+        millis("2026-12-30T23:59:59.999Z"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,6 +166,7 @@ def _paths(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 GOOD = (
     (decisions.USAGE, usage()),
+    (decisions.METERING, metering()),
     (decisions.NEGOTIATION, negotiation()),
     (decisions.LISTING, listing()),
     (decisions.ADMISSION, admission()),

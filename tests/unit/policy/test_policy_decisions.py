@@ -72,6 +72,36 @@ def test_malformed_is_a_refusal(answer: Any) -> None:
     usage = decisions.read_usage(answer, DIGEST)
     assert (usage.allow, usage.reasons, usage.obligations) == (False, (UNREADABLE,), Obligations())
     assert decisions.read_negotiation(answer).outcome is Outcome.REFUSE
+    assert decisions.read_metering(answer) == decisions.Reportable((UNREADABLE,))
+
+
+HELD_TO = {"first_ms": 5, "last_ms": 5, "limit": 0}
+
+
+def test_metering() -> None:
+    allowed = {**ALLOWED, "obligations": HELD_TO}
+    assert decisions.read_metering(allowed) == decisions.Reportable((), 5, 5, None)
+    limited = {**allowed, "obligations": {**HELD_TO, "limit": 1}}
+    assert decisions.read_metering(limited).limit == 1
+    assert decisions.read_metering(REFUSED) == decisions.Reportable((READ,))
+
+
+@pytest.mark.parametrize(
+    "obligations",
+    [
+        {},
+        {**HELD_TO, "more": 1},
+        {**HELD_TO, "first_ms": 6},
+        {**HELD_TO, "first_ms": -1},
+        {**HELD_TO, "limit": -1},
+        {**HELD_TO, "limit": True},
+        {**HELD_TO, "last_ms": "9"},
+        {**HELD_TO, "last_ms": 2**53 + 1},
+    ],
+)
+def test_what_no_record_could_be_held_to(obligations: dict[str, Any]) -> None:
+    found = decisions.read_metering({**ALLOWED, "obligations": obligations})
+    assert found == decisions.Reportable((UNREADABLE,))
 
 
 @pytest.mark.parametrize("name", sorted(set(MALFORMED) - {"no obligations"}))
