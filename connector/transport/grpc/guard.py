@@ -2,8 +2,9 @@
 
 Every call through a guarded door is authenticated before its handler runs, and stays known while
 it runs: a membership event or the end of the process cuts it with a status that says why.
-Authentication takes three things that must name one participant: the TLS certificate, the token
-bound to it, and the directory's record.
+Authentication of a participant takes three things that must name it: the TLS certificate, the
+token bound to it, and the directory's record. A reporter is known by its certificate, which is on
+the node's own list.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import structlog
 
 from connector.errors import ConnectorError, InternalError, Unauthenticated, Unavailable
 from connector.identity.certificates import PeerCertificate, read_peer_certificate
+from connector.identity.reporters import Reporter, pem_thumbprint
 from connector.identity.tokens import TokenVerifier
 from connector.model.participant import Participant
 from connector.ports.clock import Clock
@@ -32,14 +34,21 @@ log = structlog.get_logger()
 TOKEN_KEY = "authorization"  # noqa: S105  a metadata key's name
 CORRELATION_KEY = "x-correlation-id"
 MAX_CORRELATION = 64
+_REPORTER = "reporter:"  # before a reporter's name, where else a DID would stand
 
 _caller: contextvars.ContextVar[Participant] = contextvars.ContextVar("caller")
+_reporter: contextvars.ContextVar[Reporter] = contextvars.ContextVar("reporter")
 _correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation", default="")
 
 
 def caller() -> Participant:
     """The authenticated participant of the call that runs now."""
     return _caller.get()
+
+
+def reporter() -> Reporter:
+    """The authenticated reporter of the call that runs now."""
+    return _reporter.get()
 
 
 def correlation_id() -> str:
@@ -59,7 +68,7 @@ def bind_correlation(value: str) -> None:
 
 
 class Authenticate(Protocol):
-    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Participant:
+    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Participant | Reporter:
         """The caller, or ``Unauthenticated`` or ``Unavailable``."""
         ...
 
@@ -96,6 +105,18 @@ class MutualTls:
         return participant
 
 
+@dataclass(frozen=True, slots=True)
+class ReporterTls:
+    """``Authenticate`` for the reporters' door. ``known`` gives the reporter whose certificate has
+    this thumbprint, or raises ``Unauthenticated``."""
+
+    known: Callable[[str], Reporter]
+
+    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Reporter:
+        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+        return self.known(pem_thumbprint(pem))
+
+
 @functools.lru_cache(maxsize=1024)
 def _read_certificate(pem: bytes) -> PeerCertificate:
     return read_peer_certificate(pem)
@@ -111,7 +132,7 @@ def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 @dataclass(eq=False, slots=True)
 class _Call:
     task: asyncio.Task[Any]
-    did: str
+    caller: str
     streaming: bool
     cut: ConnectorError | None = None
 
@@ -123,11 +144,11 @@ class OpenCalls:
     _calls: set[_Call] = field(default_factory=set)
 
     @contextmanager
-    def entered(self, did: str, *, streaming: bool) -> Iterator[_Call]:
+    def entered(self, caller: str, *, streaming: bool) -> Iterator[_Call]:
         task = asyncio.current_task()
         if task is None:
             raise InternalError("a call runs in a task")
-        call = _Call(task, did, streaming)
+        call = _Call(task, caller, streaming)
         self._calls.add(call)
         try:
             yield call
@@ -136,7 +157,12 @@ class OpenCalls:
 
     def cut_participant(self, did: str) -> int:
         """Cut every call of a participant that lost its membership; how many there were."""
-        return self._cut(lambda call: call.did == did, Unauthenticated("membership has ended"))
+        return self._cut(lambda call: call.caller == did, Unauthenticated("membership has ended"))
+
+    def cut_reporter(self, name: str) -> int:
+        """Cut every call of a reporter that was taken off the list; how many there were."""
+        error = Unauthenticated("the reporter was removed")
+        return self._cut(lambda call: call.caller == _REPORTER + name, error)
 
     def cut_streams(self) -> int:
         """Cut every stream, because the process ends: they would outlast any grace."""
@@ -212,13 +238,17 @@ class Guard(grpc.aio.ServerInterceptor):
         structlog.contextvars.clear_contextvars()
         bind_correlation(_correlation_of(context))
         failure: ConnectorError | None = None
-        did = ""
+        name = ""
         try:
             if self._authenticate is not None:
-                participant = self._authenticate(context)
-                _caller.set(participant)
-                did = participant.did
-            with self._calls.entered(did, streaming=streaming) as call:
+                found = self._authenticate(context)
+                if isinstance(found, Reporter):
+                    _reporter.set(found)
+                    name = _REPORTER + found.name
+                else:
+                    _caller.set(found)
+                    name = found.did
+            with self._calls.entered(name, streaming=streaming) as call:
                 try:
                     yield
                 except asyncio.CancelledError:
@@ -230,6 +260,8 @@ class Guard(grpc.aio.ServerInterceptor):
             failure = error
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
+        except NotImplementedError:  # a call of the service that this door does not offer
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this door does not do that")
         except Exception as error:
             log.exception("call failed", method=method, error=type(error).__name__)
             failure = InternalError("the node failed to answer; its log says more")
@@ -237,7 +269,9 @@ class Guard(grpc.aio.ServerInterceptor):
             seconds = self._clock.monotonic() - started
             status = failure.code if failure else "ok"
             self._observe(method, status, seconds)
-            log.debug("call", method=method, caller=did, status=status, ms=round(seconds * 1000, 1))
+            log.debug(
+                "call", method=method, caller=name, status=status, ms=round(seconds * 1000, 1)
+            )
         if failure is not None:
             await abort(context, failure)
 
