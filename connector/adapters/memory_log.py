@@ -4,44 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from connector.core.choose import choose
+from connector.core.interface import Core, Leaves
 from connector.errors import InvalidInput
-from connector.ports.receipts import Replayed, Seal, Tip
-from connector.tlog import merkle
-from connector.tlog.frontier import Frontier
+from connector.ports.receipts import Mark, Replayed, Seal, Tip
+from connector.tlog import merkle, tiles
 from connector.tlog.tiles import TILE_HEIGHT
 
 
 class MemoryLog:
     """Everything in lists; "stable storage" is this object."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, core: Core | None = None) -> None:
+        self._core = core or choose()
         self._commits: list[Replayed] = []
         self._leaves: list[bytes] = []
         self._hashes: dict[int, bytearray] = {}
-        self._frontier = Frontier()
+        self._subtrees: list[bytes] = []
         self._tip = Tip(0, b"")
         self._cosigned: dict[str, bytes] = {}
+        self._kept: tuple[Mark, bytes] | None = None
 
     @property
     def tip(self) -> Tip:
         return self._tip
 
-    def append(self, records: Sequence[bytes], leaves: Sequence[bytes], seal: Seal) -> Tip:
-        frontier = self._frontier.copy()
-        completed = [pair for leaf in leaves for pair in frontier.append(merkle.leaf_hash(leaf))]
+    def append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
+        first, size = self._tip.size, self._tip.size + leaves.count
+        subtrees, completed = self._core.extend(first, self._subtrees, leaves.hashes)
         note = self._tip.checkpoint
-        if leaves or not note:
-            note = seal(frontier.size, frontier.root())
-        self._commits.append(Replayed(self._tip.size, tuple(records), tuple(leaves)))
-        self._leaves += leaves
-        for level, value in completed:
-            self._hashes.setdefault(level, bytearray()).extend(value)
-        self._frontier = frontier
-        self._tip = Tip(frontier.size, note)
+        if leaves.count or not note:
+            note = seal(size, _root(subtrees))
+        self._commits.append(Replayed(first, leaves.count, tuple(records), leaves.packed, False))
+        self._leaves += tiles.parse_bundle(leaves.packed, leaves.count)
+        for level, values in completed.items():
+            self._hashes.setdefault(level, bytearray()).extend(values)
+        self._subtrees = subtrees
+        self._tip = Tip(size, note)
         return self._tip
 
-    def replay(self) -> Iterator[Replayed]:
-        yield from self._commits
+    def mark(self) -> Mark:
+        return Mark(self._tip.size, len(self._commits).to_bytes(8))
+
+    def keep(self, mark: Mark, state: bytes) -> None:
+        self._kept = mark, state
+
+    @property
+    def kept(self) -> tuple[int, bytes] | None:
+        return None if self._kept is None else (self._kept[0].size, self._kept[1])
+
+    def replay(self, *, everything: bool = False) -> Iterator[Replayed]:
+        known = 0 if self._kept is None else int.from_bytes(self._kept[0].position)
+        for at, commit in enumerate(self._commits):
+            if everything or at >= known:
+                yield Replayed(
+                    commit.first, commit.count, commit.records, commit.packed, at < known
+                )
 
     def leaves(self, start: int, count: int) -> list[bytes]:
         if start < 0 or count < 0 or start + count > self._tip.size:
@@ -64,3 +82,12 @@ class MemoryLog:
 
     def close(self) -> None:
         """Keeps what it has, so that a test can open it again."""
+
+
+def _root(subtrees: Sequence[bytes]) -> bytes:
+    if not subtrees:
+        return merkle.EMPTY_ROOT
+    root = subtrees[-1]
+    for subtree in reversed(subtrees[:-1]):
+        root = merkle.node_hash(subtree, root)
+    return root

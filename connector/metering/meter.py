@@ -76,6 +76,7 @@ class Meter:
         self._wake = asyncio.Event()
         self._committed = asyncio.Event()  # a new one for each commit
         self._stopped = False
+        self._closed = False
         self._background: set[asyncio.Task[Any]] = set()
         self._writer = asyncio.create_task(self._write())
 
@@ -140,8 +141,10 @@ class Meter:
         self._wake.set()
         self._tell()
         await asyncio.gather(self._writer, *self._background, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.close)
-        self._executor.shutdown()
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.close)
+            self._executor.shutdown()
 
     # Using an agreement
 
