@@ -1,0 +1,659 @@
+//! Which use has which leaf: `connector/core/keys.py` says how it works; this does the same.
+//!
+//! Everything is behind one mutex, which is held for a look-up, a batch of them, or a change that
+//! takes no longer. Threads in the background hold it to put a finished run in its place. Nobody
+//! holds the interpreter while waiting for it.
+
+use crate::keyfiles::{entries_of, number_of, Key, Run, RunWriter, INDEX_MASK, MAX_INDEX};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::BuildHasher;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+const FREEZE_AT: usize = 1 << 20; // keys
+const SMALL_SLOTS: usize = 1 << 12; // of the first table; it grows once
+const MIDDLE_SLOTS: usize = 1 << 17; // to this, as growing takes time; then another is begun
+const LARGE_SLOTS: usize = 1 << 21; // 32 MiB; one fills while another is written
+const MERGE_STEP: u64 = 1 << 13; // entries that a merge has at hand
+
+/// Keys in memory: open addressing, a slot being a number, and 48 bits of the index plus one.
+struct Table {
+    slots: Vec<u128>, // 0: free
+    len: usize,
+    factor: u64, // random, so that nobody can choose keys that meet in one place
+}
+
+impl Table {
+    fn with_slots(slots: usize) -> Table {
+        let factor = RandomState::new().hash_one(slots) | 1;
+        Table {
+            slots: vec![0; slots],
+            len: 0,
+            factor,
+        }
+    }
+
+    #[inline]
+    fn place(&self, number: u128) -> usize {
+        let mixed = ((number >> 16) as u64).wrapping_mul(self.factor);
+        (mixed >> (64 - self.slots.len().trailing_zeros())) as usize
+    }
+
+    /// The slot that holds the key, or the free one where it would go.
+    #[inline]
+    fn slot(&self, number: u128) -> usize {
+        let mut at = self.place(number);
+        while self.slots[at] != 0 && self.slots[at] >> 48 != number {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        at
+    }
+
+    #[inline]
+    fn find(&self, number: u128) -> Option<u64> {
+        let slot = self.slots[self.slot(number)];
+        (slot != 0).then(|| (slot & INDEX_MASK) as u64 - 1)
+    }
+
+    fn is_full(&self) -> bool {
+        self.len >= self.slots.len() / 10 * 7
+    }
+
+    /// The key is not in the table, which is not full.
+    fn insert(&mut self, number: u128, index: u64) {
+        let at = self.slot(number);
+        self.slots[at] = number << 48 | u128::from(index + 1);
+        self.len += 1;
+    }
+
+    fn remove(&mut self, number: u128) {
+        let last = self.slots.len() - 1;
+        let mut free = self.slot(number);
+        if self.slots[free] == 0 {
+            return;
+        }
+        self.len -= 1;
+        let mut at = free;
+        loop {
+            at = (at + 1) & last;
+            if self.slots[at] == 0 {
+                break;
+            }
+            // What lies behind moves up, unless it would come to lie before its place.
+            let place = self.place(self.slots[at] >> 48);
+            if (at.wrapping_sub(place) & last) >= (at.wrapping_sub(free) & last) {
+                self.slots[free] = self.slots[at];
+                free = at;
+            }
+        }
+        self.slots[free] = 0;
+    }
+
+    fn clear(&mut self) {
+        self.slots.fill(0);
+        self.len = 0;
+    }
+
+    fn entries(&self) -> impl Iterator<Item = u128> + '_ {
+        self.slots
+            .iter()
+            .filter(|slot| **slot != 0)
+            .map(|slot| slot - 1)
+    }
+}
+
+/// Where keys are, oldest first: `runs`, tables that a freeze took, tables that grow (the last).
+struct State {
+    runs: Vec<Arc<Run>>,
+    frozen: Vec<Arc<Table>>,
+    memory: Vec<Table>,
+    spare: Option<Table>, // a large one, empty, whose memory the system need not find again
+    staged: Vec<u128>,
+    merging: bool,
+    damaged: Option<u64>, // first leaf of a run that is not what was written
+    trouble: String,
+}
+
+impl State {
+    fn of(runs: Vec<Arc<Run>>) -> State {
+        State {
+            runs,
+            frozen: Vec::new(),
+            memory: vec![Table::with_slots(SMALL_SLOTS)],
+            spare: None,
+            staged: Vec::new(),
+            merging: false,
+            damaged: None,
+            trouble: String::new(),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.runs.last().map_or(0, |run| run.end)
+    }
+
+    fn covered(&self) -> u64 {
+        self.damaged.unwrap_or(u64::MAX).min(self.end())
+    }
+
+    fn pending(&self) -> usize {
+        self.memory.iter().map(|table| table.len).sum::<usize>() - self.staged.len()
+    }
+
+    fn recent(&self, number: u128) -> Option<u64> {
+        self.memory.iter().find_map(|table| table.find(number))
+    }
+
+    fn find(&self, number: u128) -> Option<u64> {
+        let runs = self.runs.iter().filter(|run| run.may_hold(number));
+        runs.flat_map(|run| run.search(number))
+            .next()
+            .or_else(|| self.frozen.iter().find_map(|table| table.find(number)))
+            .or_else(|| self.recent(number))
+    }
+
+    fn stage(&mut self, number: u128, index: u64) -> bool {
+        if self.recent(number).is_some() {
+            return false;
+        }
+        if index < self.covered() {
+            return true; // the files have it
+        }
+        if self.memory.last().is_none_or(Table::is_full) {
+            self.grow();
+        }
+        if let Some(table) = self.memory.last_mut() {
+            table.insert(number, index);
+        }
+        self.staged.push(number);
+        true
+    }
+
+    /// Room in the last table.
+    fn grow(&mut self) {
+        match self.memory.last_mut() {
+            Some(table) if table.slots.len() == SMALL_SLOTS => {
+                let mut next = Table::with_slots(MIDDLE_SLOTS);
+                for entry in table.entries() {
+                    next.insert(entry >> 48, (entry & INDEX_MASK) as u64);
+                }
+                *table = next;
+            }
+            _ => {
+                let large = self.spare.take();
+                self.memory
+                    .push(large.unwrap_or_else(|| Table::with_slots(LARGE_SLOTS)));
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        for number in self.staged.drain(..) {
+            self.memory
+                .iter_mut()
+                .for_each(|table| table.remove(number));
+        }
+    }
+
+    /// The runs from leaf `after` on that are due for a merge; `keys.first_due` says which.
+    fn due(&self, after: u64) -> Vec<Arc<Run>> {
+        let runs: Vec<_> = self.runs.iter().filter(|run| run.first >= after).collect();
+        let (mut due, mut newer) = (runs.len(), 0);
+        for (at, run) in runs.iter().enumerate().rev() {
+            if newer > 0 && 3 * (run.count + 1) <= newer {
+                due = at;
+            }
+            newer += run.count + 1;
+        }
+        runs[due..].iter().map(|run| Arc::clone(run)).collect()
+    }
+}
+
+/// The map, as other native code has it.
+pub struct Shared {
+    folder: PathBuf,
+    state: Mutex<State>,
+    stopping: AtomicBool,
+    news: AtomicBool, // a run was added: a merge need not take the mutex to see that none was
+    writer: Mutex<Option<JoinHandle<()>>>,
+    merger: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The map while nobody else reads or changes it.
+pub struct Guard<'a>(MutexGuard<'a, State>);
+
+impl Guard<'_> {
+    /// The leaf's index.
+    pub fn find(&self, key: &Key) -> Option<u64> {
+        self.0.find(number_of(key))
+    }
+
+    /// As `find`, for many: waiting for memory and disk overlaps.
+    pub fn find_all(&self, keys: &[Key]) -> Vec<Option<u64>> {
+        let state = &*self.0;
+        let numbers: Vec<u128> = keys.iter().map(number_of).collect();
+        let mut found = vec![None; keys.len()];
+        let mut candidates = Vec::new();
+        for run in &state.runs {
+            candidates.clear();
+            for (row, number) in numbers.iter().enumerate() {
+                if run.may_hold(*number) {
+                    candidates.push(row);
+                }
+            }
+            for row in &candidates {
+                found[*row] = found[*row].or_else(|| run.search(numbers[*row]));
+            }
+        }
+        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory);
+        for table in tables.filter(|table| table.len > 0) {
+            for (found, number) in found.iter_mut().zip(&numbers) {
+                *found = found.or_else(|| table.find(*number));
+            }
+        }
+        found
+    }
+
+    /// The leaf's index, of a key that was staged, or settled after the last freeze.
+    pub fn recent(&self, key: &Key) -> Option<u64> {
+        self.0.recent(number_of(key))
+    }
+
+    /// Add a key of a leaf that is about to be committed. False if `recent` has it: that stays.
+    pub fn stage(&mut self, key: &Key, index: u64) -> bool {
+        self.0.stage(number_of(key), index)
+    }
+
+    /// What is staged was committed.
+    pub fn settle(&mut self) {
+        self.0.staged.clear();
+    }
+}
+
+impl Shared {
+    fn open(folder: &Path) -> io::Result<Arc<Shared>> {
+        fs::create_dir_all(folder)?;
+        let runs = open_runs(folder)?;
+        Ok(Arc::new(Shared {
+            folder: folder.to_path_buf(),
+            state: Mutex::new(State::of(runs)),
+            stopping: AtomicBool::new(false),
+            news: AtomicBool::new(false),
+            writer: Mutex::new(None),
+            merger: Mutex::new(None),
+        }))
+    }
+
+    /// Call it without the interpreter.
+    pub fn lock(&self) -> Guard<'_> {
+        Guard(self.state())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn freeze(self: &Arc<Self>, size: u64) -> Result<(), &'static str> {
+        self.wait();
+        let mut state = self.state();
+        if !state.staged.is_empty() {
+            return Err("keys: frozen while some are staged");
+        }
+        let first = state.end();
+        if size <= first {
+            let empty = state.pending() == 0;
+            return empty
+                .then_some(())
+                .ok_or("keys: frozen for a log that is too short for them");
+        }
+        let next = state
+            .spare
+            .take()
+            .unwrap_or_else(|| Table::with_slots(SMALL_SLOTS));
+        let memory = std::mem::replace(&mut state.memory, vec![next]);
+        state.frozen.extend(
+            memory
+                .into_iter()
+                .filter(|table| table.len > 0)
+                .map(Arc::new),
+        );
+        let tables = state.frozen.clone();
+        drop(state);
+        let shared = Arc::clone(self);
+        let writer = thread::spawn(move || shared.write(first, size, tables));
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        Ok(())
+    }
+
+    fn wait(&self) {
+        join(&self.writer);
+    }
+
+    fn sound(&self) -> u64 {
+        let runs = self.state().runs.clone();
+        let sound = runs.iter().take_while(|run| run.is_sound()).last();
+        sound.map_or(0, |run| run.end)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        self.close();
+        let state = std::mem::replace(&mut *self.state(), State::of(Vec::new()));
+        self.stopping.store(false, Ordering::Relaxed);
+        // The newest first: what a crash leaves reaches from leaf 0 to somewhere.
+        state
+            .runs
+            .iter()
+            .rev()
+            .try_for_each(|run| remove(&run.path))
+    }
+
+    fn close(&self) {
+        self.wait();
+        self.stopping.store(true, Ordering::Relaxed);
+        join(&self.merger);
+    }
+
+    /// Thread: a run of all keys of the tables.
+    fn write(self: Arc<Self>, first: u64, end: u64, tables: Vec<Arc<Table>>) {
+        let written = write_run(&self.folder, first, end, &tables);
+        drop(tables);
+        let mut state = self.state();
+        match written {
+            Err(error) => state.trouble = format!("key files cannot be written: {error}"),
+            Ok(run) => {
+                state.runs.push(Arc::new(run));
+                self.news.store(true, Ordering::Relaxed);
+                let frozen = std::mem::take(&mut state.frozen);
+                if state.damaged.is_none() {
+                    state.trouble.clear();
+                }
+                let idle = !std::mem::replace(&mut state.merging, true);
+                drop(state);
+                self.keep_spare(frozen);
+                if idle {
+                    join(&self.merger);
+                    let shared = Arc::clone(&self);
+                    let merger = thread::spawn(move || shared.merge_all());
+                    *self.merger.lock().unwrap_or_else(PoisonError::into_inner) = Some(merger);
+                }
+            }
+        }
+    }
+
+    /// Keep the memory of one large table for the next one.
+    fn keep_spare(&self, tables: Vec<Arc<Table>>) {
+        let tables = tables.into_iter().filter_map(Arc::into_inner);
+        let large = tables
+            .filter(|table| table.slots.len() == LARGE_SLOTS)
+            .next();
+        if let Some(mut table) = large {
+            table.clear();
+            self.state().spare = Some(table);
+        }
+    }
+
+    /// Thread: merge until nothing is due, or it does not work.
+    fn merge_all(&self) {
+        loop {
+            let done = self.tidy(0);
+            let mut state = self.state();
+            if !done || state.due(0).is_empty() {
+                state.merging = false;
+                return;
+            }
+        }
+    }
+
+    /// Merge what is due of the runs of leaf `after` and later. False if that failed or was
+    /// stopped.
+    fn tidy(&self, after: u64) -> bool {
+        loop {
+            let state = self.state();
+            if state.damaged.is_some() || self.stopping.load(Ordering::Relaxed) {
+                return false;
+            }
+            let due = state.due(after);
+            drop(state);
+            if due.is_empty() {
+                return true;
+            }
+            match self.merge(&due) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    self.state().trouble = format!("key files cannot be merged: {error}");
+                    self.look_for_damage(&due);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// One run of several neighbours. False if it was stopped.
+    fn merge(&self, runs: &[Arc<Run>]) -> io::Result<bool> {
+        let (first, end) = (runs[0].first, runs[runs.len() - 1].end);
+        let count = runs.iter().map(|run| run.count).sum();
+        let mut writer = RunWriter::create(&self.folder, first, end, count)?;
+        if !self.merge_into(&mut writer, runs, (count / MERGE_STEP).max(1))? {
+            return Ok(false);
+        }
+        let merged = Arc::new(writer.finish()?);
+        let mut state = self.state();
+        let inside = |run: &Arc<Run>| run.first >= first && run.end <= end;
+        let at = state.runs.iter().position(inside).unwrap_or(0);
+        let old: Vec<_> = state.runs.splice(at..at + runs.len(), [merged]).collect();
+        drop(state);
+        old.iter().for_each(|run| drop(remove(&run.path)));
+        Ok(true)
+    }
+
+    /// A range of keys at a time: sorting is merging, when what is sorted are sorted pieces.
+    fn merge_into(
+        &self,
+        writer: &mut RunWriter,
+        runs: &[Arc<Run>],
+        steps: u64,
+    ) -> io::Result<bool> {
+        let mut starts = vec![0; runs.len()];
+        let mut digests = vec![Sha256::new(); runs.len()];
+        let (mut batch, mut bytes) = (Vec::new(), Vec::new());
+        for step in 1..=steps {
+            batch.clear();
+            for (at, run) in runs.iter().enumerate() {
+                let stop = run.rank((u128::from(step) << 64) / u128::from(steps));
+                run.read(starts[at], stop, &mut bytes)?;
+                digests[at].update(&bytes);
+                batch.extend(entries_of(&bytes));
+                starts[at] = stop;
+            }
+            batch.sort();
+            writer.add(&batch)?;
+            if self.news.swap(false, Ordering::Relaxed) {
+                self.tidy(runs[runs.len() - 1].end);
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+        }
+        for (run, digest) in runs.iter().zip(digests) {
+            if run.entries_digest[..] != digest.finalize()[..] {
+                return Err(io::Error::new(ErrorKind::InvalidData, "they make no sense"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Remove a run that does not hold what was written: opening will notice the gap. Until then
+    /// it stays in use, as far as it goes.
+    fn look_for_damage(&self, runs: &[Arc<Run>]) {
+        if let Some(run) = runs.iter().find(|run| !run.is_sound()) {
+            let mut state = self.state();
+            state.damaged = Some(run.first);
+            state.trouble = "a key file is damaged; the next start makes it anew".to_string();
+            drop(state);
+            let _ = remove(&run.path);
+        }
+    }
+}
+
+fn write_run(folder: &Path, first: u64, end: u64, tables: &[Arc<Table>]) -> io::Result<Run> {
+    let mut entries = Vec::with_capacity(tables.iter().map(|table| table.len).sum());
+    tables
+        .iter()
+        .for_each(|table| entries.extend(table.entries()));
+    entries.sort_unstable();
+    let mut writer = RunWriter::create(folder, first, end, entries.len() as u64)?;
+    writer.add(&entries)?;
+    writer.finish()
+}
+
+/// The runs from leaf 0 as far as they reach. Every other file is removed.
+fn open_runs(folder: &Path) -> io::Result<Vec<Arc<Run>>> {
+    let mut found = Vec::new();
+    for item in fs::read_dir(folder)? {
+        let path = item?.path();
+        match Run::open(&path) {
+            Ok(run) => found.push(Arc::new(run)),
+            Err(_) => drop(remove(&path)),
+        }
+    }
+    found.sort_by_key(|run| (run.first, std::cmp::Reverse(run.end)));
+    let mut runs: Vec<Arc<Run>> = Vec::new();
+    for run in found {
+        if run.first == runs.last().map_or(0, |run| run.end) {
+            runs.push(run);
+        } else {
+            let _ = remove(&run.path);
+        }
+    }
+    Ok(runs)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
+    let handle = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(handle) = handle {
+        let _ = handle.join();
+    }
+}
+
+/// An error of `connector.errors`.
+fn raised(py: Python<'_>, class: &str, message: &str) -> PyErr {
+    let made = py
+        .import("connector.errors")
+        .and_then(|errors| errors.getattr(class))
+        .and_then(|class| class.call1((message,)));
+    match made {
+        Ok(error) => PyErr::from_value(error),
+        Err(_) => PyException::new_err(message.to_string()),
+    }
+}
+
+fn key_of(py: Python<'_>, key: &[u8]) -> PyResult<Key> {
+    key.try_into()
+        .map_err(|_| raised(py, "InternalError", "keys: a key has 10 bytes"))
+}
+
+/// `interface.Keys`.
+#[pyclass(frozen, module = "connector.core._native")]
+pub struct Keys {
+    pub shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl Keys {
+    #[new]
+    fn new(py: Python<'_>, folder: PathBuf) -> PyResult<Keys> {
+        let shared = py.detach(|| Shared::open(&folder));
+        let refused = "the folder of the key files cannot be used";
+        let shared = shared.map_err(|_| raised(py, "Unavailable", refused))?;
+        Ok(Keys { shared })
+    }
+
+    fn find(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<u64>> {
+        let key = key_of(py, key)?;
+        Ok(py.detach(|| self.shared.lock().find(&key)))
+    }
+
+    fn stage(&self, py: Python<'_>, key: &[u8], index: u64) -> PyResult<()> {
+        let key = key_of(py, key)?;
+        if index > MAX_INDEX {
+            let refused = "keys: a leaf's index has less than 48 bits";
+            return Err(raised(py, "InternalError", refused));
+        }
+        py.detach(|| self.shared.lock().stage(&key, index));
+        Ok(())
+    }
+
+    fn settle(&self, py: Python<'_>) {
+        py.detach(|| self.shared.lock().settle());
+    }
+
+    fn discard(&self, py: Python<'_>) {
+        py.detach(|| self.shared.state().discard());
+    }
+
+    fn freeze(&self, py: Python<'_>, size: u64) -> PyResult<()> {
+        let frozen = py.detach(|| self.shared.freeze(size));
+        frozen.map_err(|refused| raised(py, "InternalError", refused))
+    }
+
+    fn wait(&self, py: Python<'_>) {
+        py.detach(|| self.shared.wait());
+    }
+
+    /// Reads every byte of the files: they are as they were written for leaves below this.
+    fn sound(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.shared.sound())
+    }
+
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        let refused = "the key files cannot be removed";
+        py.detach(|| self.shared.clear())
+            .map_err(|_| raised(py, "Unavailable", refused))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.shared.close());
+    }
+
+    #[getter]
+    fn covered(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.shared.state().covered())
+    }
+
+    #[getter]
+    fn pending(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.shared.state().pending())
+    }
+
+    #[getter]
+    fn freeze_at(&self) -> usize {
+        FREEZE_AT
+    }
+
+    /// Why files could not be written or read lately; empty if they could.
+    #[getter]
+    fn trouble(&self, py: Python<'_>) -> String {
+        py.detach(|| self.shared.state().trouble.clone())
+    }
+
+    /// How many files there are.
+    #[getter]
+    fn runs(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.shared.state().runs.len())
+    }
+}
