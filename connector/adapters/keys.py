@@ -11,6 +11,8 @@ signing.pem           Ed25519 private key (PKCS#8): statements, tokens, checkpoi
 tls.pem               P-256 private key (PKCS#8): TLS
 authority.pem         P-256 private key (PKCS#8) of the space's CA; on the directory only
 authority.crt         the CA's certificate; on the directory only
+reporting.pem         P-256 private key (PKCS#8) of the reporters' door
+reporting.crt         the certificate of the reporters' door
 certificate.pem       our TLS certificate, then the CA's
 credential.jwt        our membership credential
 space.json            the space that we belong to, with its key and CA
@@ -74,6 +76,21 @@ class KeyFolder:
 
     def save_authority_certificate(self, pem: bytes) -> None:
         self._write("authority.crt", pem, replace=True)
+
+    def reporting_key(self) -> ec.EllipticCurvePrivateKey:
+        """Of the reporters' door; made when it is first asked for."""
+        return self._p256("reporting.pem")
+
+    def reporting_key_pem(self) -> bytes:
+        """The same as gRPC takes it."""
+        return _encode(self.reporting_key())
+
+    def reporting_certificate(self) -> bytes | None:
+        """PEM, or None before there was a reporters' door."""
+        return self._read("reporting.crt")
+
+    def save_reporting_certificate(self, pem: bytes) -> None:
+        self._write("reporting.crt", pem, replace=True)
 
     def chain(self) -> bytes | None:
         """PEM, or None before enrolment."""

@@ -29,6 +29,7 @@ from connector.app.base import Base
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
 from connector.app.process import background
+from connector.app.reporting import open_reporters_door
 from connector.directory.view import MembershipView
 from connector.errors import ConnectorError
 from connector.gate.gate import Gate
@@ -46,6 +47,7 @@ from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
 from connector.operations.publishing import Publisher
+from connector.operations.reporting import Reporting
 from connector.operations.services import Services
 from connector.operations.witnessing import Witnessing
 from connector.transport.grpc.catalog import CatalogServicer
@@ -138,6 +140,11 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         witnessing = Witnessing(base.meter, directory, lambda: directory_record(space, view))
         queries = DuckDbEngine(base.data / "gate", limits)
         stack.push_async_callback(queries.close)
+
+        async def stop_uses(agreement: str) -> int:
+            await reporting.stop(agreement)
+            return await gate.stop(agreement)
+
         negotiations = Negotiations(
             Collaborators(
                 ourselves=ourselves,
@@ -148,7 +155,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 journal=MeterJournal(base.meter),
                 lookup=served,
                 fetch=providers.dataset,
-                stop_uses=lambda agreement: gate.stop(agreement),
+                stop_uses=stop_uses,
                 clock=clock,
             )
         )
@@ -171,6 +178,17 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             observe=lambda receipt: _observe(base.metrics, receipt),
             most_waiting=limits.uses_waiting,
         )
+        reporting = Reporting(
+            did=ourselves.did,
+            agreements=negotiations,
+            datasets=datasets,
+            engine=base.engine,
+            meter=base.meter,
+            member=served,
+            clock=clock,
+            observe=base.metrics.report,
+        )
+        reporters = await stack.enter_async_context(open_reporters_door(base, reporting))
         consumer = Consumer(
             ourselves=ourselves,
             negotiations=negotiations,
@@ -211,7 +229,10 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         add_CatalogServiceServicer_to_server(CatalogServicer(datasets), door.server)
         add_NegotiationServiceServicer_to_server(NegotiationServicer(negotiations), door.server)
         add_UsageServiceServicer_to_server(UsageServicer(gate, clock), door.server)
-        add_MeteringServiceServicer_to_server(MeteringServicer(base.meter, contracts), door.server)
+        metering = MeteringServicer(  # type: ignore[abstract]  # reports have a door of their own
+            base.meter, contracts
+        )
+        add_MeteringServiceServicer_to_server(metering, door.server)
         member = Member(
             base=base,
             space=space,
@@ -224,6 +245,8 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 negotiations=negotiations,
                 catalogue=Catalogue(directory, served),
                 books=books,
+                reporting=reporting,
+                reporters=reporters,
                 reach=streams.keep_open,
                 uses=lambda scope: base.meter.counters(scope).uses,
             ),

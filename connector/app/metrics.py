@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counting
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from connector.core.interface import Fault
+from connector.metering.types import Reported
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -41,6 +45,16 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._records = Counter(
+            "tds_reported_records_total",
+            "Use records of reporters, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._reported_calls = Counter(
+            "tds_reported_calls_total", "Calls in reported records", registry=self.registry
+        )
+
     def call(self, method: str, outcome: str, seconds: float) -> None:
         self._calls.labels(method.rpartition(".")[2], outcome).observe(seconds)
 
@@ -50,6 +64,12 @@ class Metrics:
             self._refusals.labels(term).inc()
         for name, amount in quantities.items():
             self._amounts.labels(name).inc(amount)
+
+    def report(self, reported: Reported) -> None:
+        self._records.labels("accepted").inc(reported.count)
+        self._reported_calls.inc(reported.calls)
+        for fault, number in Counting(fault for _, fault in reported.refused).items():
+            self._records.labels(Fault(fault).name.lower()).inc(number)
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """A value that is read when it is asked for."""

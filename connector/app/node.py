@@ -14,6 +14,9 @@ from connector import config
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
     add_ManagementServiceServicer_to_server,
 )
+from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
+    add_MeteringServiceServicer_to_server,
+)
 from connector.app import logs
 from connector.app.base import Base, open_base
 from connector.app.enrolment import join
@@ -22,12 +25,14 @@ from connector.app.process import only_process, until_stopped, version
 from connector.errors import Conflict, ConnectorError, Unavailable
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
+from connector.identity.reporters import OPERATOR
 from connector.model import fields
 from connector.model.participant import b64url
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
 from connector.transport.grpc.guard import Guard, OpenCalls
 from connector.transport.grpc.management import ManagementServicer
+from connector.transport.grpc.reporting import ReportingServicer
 from connector.transport.grpc.server import Door
 from connector.transport.http.server import HttpDoor, Sources, application
 
@@ -52,6 +57,10 @@ async def _serve(data: Path, settings: config.Node) -> None:
         calls = OpenCalls()
         manager = Door(Guard(None, calls, base.clock, base.metrics.call), calls, MANAGEMENT_BYTES)
         add_ManagementServiceServicer_to_server(ManagementServicer(node), manager.server)
+        reporting = ReportingServicer(  # type: ignore[abstract]  # its other calls are not offered
+            lambda: node.services().reporting, lambda: OPERATOR
+        )
+        add_MeteringServiceServicer_to_server(reporting, manager.server)
         http = HttpDoor(application(node.sources()), settings.http)
         node.http = await http.open()
         stack.push_async_callback(http.close)

@@ -48,6 +48,8 @@ _ABOUT = {
     "limits.refusals_per_minute": "receipts for refusals, for each member",
     "limits.uses_waiting": "uses at once; more are told to come back",
     "limits.message_mb": "mebibytes of one gRPC message",
+    "reporting.listen": "host:port of the door for reporters, as 127.0.0.1:9444; empty for none",
+    "reporting.endpoint": "host:port that reporters dial, when it differs from listen",
 }
 
 

@@ -88,6 +88,7 @@ def receipt(message: pb.UseSummary) -> types.Receipt:
         act=message.act,
         leaf_hash=message.leaf_hash,
         purpose=message.purpose,
+        reporter=message.reporter,
     )
 
 

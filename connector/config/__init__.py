@@ -54,6 +54,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporting:
+    """The reporters' door, for programs of the node's own organisation (docs/metering.md)."""
+
+    listen: str = ""  # host:port (mutual TLS with registered certificates); empty: no such door
+    endpoint: str = ""  # host:port that reporters dial; empty: as listen
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """An enterprise's node."""
 
@@ -69,6 +77,7 @@ class Node:
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
+    reporting: Reporting = field(default_factory=Reporting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,9 @@ def _checked(config: C) -> C:
         addresses["enrol"] = both.enrol
         if both.enrol_endpoint:
             addresses["enrol_endpoint"] = both.enrol_endpoint
+    if isinstance(both, Node):
+        told = {"listen": both.reporting.listen, "endpoint": both.reporting.endpoint}
+        addresses |= {f"reporting.{name}": address for name, address in told.items() if address}
     for name, address in addresses.items():
         if not _is_address(address):
             raise ConfigError(f"{name}: must be host:port")

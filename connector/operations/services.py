@@ -10,6 +10,8 @@ from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
 from connector.operations.publishing import Publisher
+from connector.operations.reporters import Reporters
+from connector.operations.reporting import Reporting
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +24,7 @@ class Services:
     negotiations: Negotiations
     catalogue: Catalogue
     books: Books
+    reporting: Reporting
+    reporters: Reporters
     reach: Callable[[str], None]
     uses: Callable[[str], int]

@@ -16,7 +16,14 @@ from connector.metering.types import Recorded
 from connector.model import fields
 from connector.model.catalog import dataset_json
 from connector.model.negotiation import Negotiation, State, StoredAgreement
-from connector.model.receipt import ActReceipt, DeliveryReceipt, Receipt, UseReceipt
+from connector.model.receipt import (
+    ActReceipt,
+    DeliveryReceipt,
+    Outcome,
+    Receipt,
+    RecordReceipt,
+    UseReceipt,
+)
 from connector.model.terms import parse_sections
 from connector.operations.consuming import VerifiedUse
 from connector.operations.publishing import Publication
@@ -220,6 +227,34 @@ class ManagementServicer(rpc.ManagementServiceServicer):
             agree=all(line.explained for line in lines),
         )
 
+    async def AddReporter(
+        self, request: pb.AddReporterRequest, context: object
+    ) -> pb.AddReporterResponse:
+        reporters = self._node.services().reporters
+        await reporters.add(request.name, request.certificate)
+        return pb.AddReporterResponse(endpoint=reporters.endpoint, door=reporters.door)
+
+    async def ListReporters(
+        self, request: pb.ListReportersRequest, context: object
+    ) -> pb.ListReportersResponse:
+        return pb.ListReportersResponse(
+            reporters=[
+                pb.Reporter(
+                    name=one.name,
+                    thumbprint=one.thumbprint,
+                    added=fields.format_time(one.added),
+                    expires=fields.format_time(one.expires),
+                )
+                for one in self._node.services().reporters.listed()
+            ]
+        )
+
+    async def RemoveReporter(
+        self, request: pb.RemoveReporterRequest, context: object
+    ) -> pb.RemoveReporterResponse:
+        streams = await self._node.services().reporters.remove(request.name)
+        return pb.RemoveReporterResponse(streams=streams)
+
 
 def _rests(negotiation: Negotiation) -> bool:
     """Nothing will happen until a person, here or at the peer, does something."""
@@ -272,11 +307,15 @@ def _summary(receipt: Receipt, index: int, hash: bytes) -> pb.UseSummary:
     if isinstance(receipt, ActReceipt):
         summary.kind, summary.act = "act", receipt.act
         return summary
-    summary.kind = "delivery" if isinstance(receipt, DeliveryReceipt) else "use"
-    summary.outcome = receipt.outcome.name.lower()
     summary.use_id = receipt.use_id
     for quantity, amount in receipt.quantities.items():
         summary.quantities[quantity.name.lower()] = amount
+    if isinstance(receipt, RecordReceipt):
+        summary.kind, summary.outcome = "record", Outcome.ALLOWED.name.lower()
+        summary.purpose, summary.reporter = receipt.purpose, receipt.reporter
+        return summary
+    summary.kind = "delivery" if isinstance(receipt, DeliveryReceipt) else "use"
+    summary.outcome = receipt.outcome.name.lower()
     summary.reasons.extend(
         pb.Reason(term=reason.term, observed=reason.observed, allowed=reason.allowed)
         for reason in receipt.reasons

@@ -800,12 +800,13 @@ class UseSummary(_message.Message):
     ACT_FIELD_NUMBER: _builtins.int
     LEAF_HASH_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    REPORTER_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     """The agreement's id, or the DID that the receipt is filed under."""
     number: _builtins.int
     """The receipt's number in its scope."""
     kind: _builtins.str
-    """use, act or delivery."""
+    """use, record, act or delivery."""
     outcome: _builtins.str
     """allowed, refused, failed or interrupted; empty for acts."""
     use_id: _builtins.str
@@ -820,6 +821,8 @@ class UseSummary(_message.Message):
     """The leaf's hash, 32 bytes."""
     purpose: _builtins.str
     """The purpose that was declared."""
+    reporter: _builtins.str
+    """Who reported it; empty but for records."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
         """For refusals."""
@@ -843,10 +846,11 @@ class UseSummary(_message.Message):
         act: _builtins.str = ...,
         leaf_hash: _builtins.bytes = ...,
         purpose: _builtins.str = ...,
+        reporter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "index", b"index", "kind", b"kind", "leaf_hash", b"leaf_hash", "number", b"number", "outcome", b"outcome", "purpose", b"purpose", "quantities", b"quantities", "reasons", b"reasons", "scope", b"scope", "time", b"time", "use_id", b"use_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "index", b"index", "kind", b"kind", "leaf_hash", b"leaf_hash", "number", b"number", "outcome", b"outcome", "purpose", b"purpose", "quantities", b"quantities", "reasons", b"reasons", "reporter", b"reporter", "scope", b"scope", "time", b"time", "use_id", b"use_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
