@@ -72,6 +72,7 @@ class FileKeys:
         self._trouble = ""
         self._lock = threading.Lock()  # held by whoever replaces the view, never for long
         self._stopping = False
+        self._merging = False  # there is a merger that will look again
         self._writer: threading.Thread | None = None
         self._merger: threading.Thread | None = None
 
@@ -120,7 +121,7 @@ class FileKeys:
         if not 0 <= index <= MAX_INDEX or len(key) != 10:
             raise InternalError("keys: a key has 10 bytes and a leaf's index less than 48 bits")
         memory = self._view.memory
-        if key not in memory and index >= self.covered:  # below, the files have it
+        if key not in memory:
             memory[key] = index
             self._staged.append(key)
 
@@ -140,8 +141,6 @@ class FileKeys:
         view = self._view
         first = self._end
         if size <= first:
-            if view.memory:
-                raise InternalError("keys: frozen for a log that is too short for them")
             return
         with self._lock:
             frozen = (*view.frozen, view.memory) if view.memory else view.frozen
@@ -204,26 +203,42 @@ class FileKeys:
             return
         with self._lock:
             self._view = _View((*self._view.runs, run), (), self._view.memory)
-        if self._damaged is None:
-            self._trouble = ""
-        if not (self._merger and self._merger.is_alive()):
-            self._merger = threading.Thread(target=self._tidy, name="keys-merge", daemon=True)
+            if self._damaged is None:
+                self._trouble = ""
+            idle, self._merging = not self._merging, True
+        if idle:
+            if self._merger:
+                self._merger.join()  # it is on its way out
+            self._merger = threading.Thread(target=self._merge_all, name="keys-merge", daemon=True)
             self._merger.start()
 
-    def _tidy(self, after: int = 0) -> None:
-        """Thread: merge what is due of the runs of leaf ``after`` and later."""
-        while self._damaged is None and not self._stopping:
-            runs = [run for run in self._view.runs if run.first >= after]
-            due = runs[first_due([run.count for run in runs]) :]
-            if not due:
-                return
+    def _merge_all(self) -> None:
+        """Thread: merge until nothing is due, or it does not work."""
+        while True:
+            done = self._tidy(0)
+            with self._lock:
+                if not (done and self._due(0)):
+                    self._merging = False
+                    return
+
+    def _due(self, after: int) -> list[Run]:
+        runs = [run for run in self._view.runs if run.first >= after]
+        return runs[first_due([run.count for run in runs]) :]
+
+    def _tidy(self, after: int) -> bool:
+        """Merge what is due of the runs of leaf ``after`` and later. False if that failed or was
+        stopped."""
+        while due := self._due(after):
+            if self._damaged is not None or self._stopping:
+                return False
             try:
                 if not self._merge(due):
-                    return
+                    return False
             except (OSError, InvalidInput) as error:
                 self._trouble = f"key files cannot be merged: {_reason(error)}"
                 self._look_for_damage(due)
-                return
+                return False
+        return True
 
     def _merge(self, runs: list[Run]) -> bool:
         """One run of several neighbours. False if it was stopped."""

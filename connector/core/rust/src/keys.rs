@@ -33,11 +33,7 @@ struct Table {
 impl Table {
     fn with_slots(slots: usize) -> Table {
         let factor = RandomState::new().hash_one(slots) | 1;
-        Table {
-            slots: vec![0; slots],
-            len: 0,
-            factor,
-        }
+        Table { slots: vec![0; slots], len: 0, factor }
     }
 
     #[inline]
@@ -102,10 +98,7 @@ impl Table {
     }
 
     fn entries(&self) -> impl Iterator<Item = u128> + '_ {
-        self.slots
-            .iter()
-            .filter(|slot| **slot != 0)
-            .map(|slot| slot - 1)
+        self.slots.iter().filter(|slot| **slot != 0).map(|slot| slot - 1)
     }
 }
 
@@ -163,9 +156,6 @@ impl State {
         if self.recent(number).is_some() {
             return false;
         }
-        if index < self.covered() {
-            return true; // the files have it
-        }
         if self.memory.last().is_none_or(Table::is_full) {
             self.grow();
         }
@@ -188,17 +178,14 @@ impl State {
             }
             _ => {
                 let large = self.spare.take();
-                self.memory
-                    .push(large.unwrap_or_else(|| Table::with_slots(LARGE_SLOTS)));
+                self.memory.push(large.unwrap_or_else(|| Table::with_slots(LARGE_SLOTS)));
             }
         }
     }
 
     fn discard(&mut self) {
         for number in self.staged.drain(..) {
-            self.memory
-                .iter_mut()
-                .for_each(|table| table.remove(number));
+            self.memory.iter_mut().for_each(|table| table.remove(number));
         }
     }
 
@@ -308,22 +295,11 @@ impl Shared {
         }
         let first = state.end();
         if size <= first {
-            let empty = state.pending() == 0;
-            return empty
-                .then_some(())
-                .ok_or("keys: frozen for a log that is too short for them");
+            return Ok(());
         }
-        let next = state
-            .spare
-            .take()
-            .unwrap_or_else(|| Table::with_slots(SMALL_SLOTS));
+        let next = state.spare.take().unwrap_or_else(|| Table::with_slots(SMALL_SLOTS));
         let memory = std::mem::replace(&mut state.memory, vec![next]);
-        state.frozen.extend(
-            memory
-                .into_iter()
-                .filter(|table| table.len > 0)
-                .map(Arc::new),
-        );
+        state.frozen.extend(memory.into_iter().filter(|table| table.len > 0).map(Arc::new));
         let tables = state.frozen.clone();
         drop(state);
         let shared = Arc::clone(self);
@@ -347,11 +323,7 @@ impl Shared {
         let state = std::mem::replace(&mut *self.state(), State::of(Vec::new()));
         self.stopping.store(false, Ordering::Relaxed);
         // The newest first: what a crash leaves reaches from leaf 0 to somewhere.
-        state
-            .runs
-            .iter()
-            .rev()
-            .try_for_each(|run| remove(&run.path))
+        state.runs.iter().rev().try_for_each(|run| remove(&run.path))
     }
 
     fn close(&self) {
@@ -390,9 +362,7 @@ impl Shared {
     /// Keep the memory of one large table for the next one.
     fn keep_spare(&self, tables: Vec<Arc<Table>>) {
         let tables = tables.into_iter().filter_map(Arc::into_inner);
-        let large = tables
-            .filter(|table| table.slots.len() == LARGE_SLOTS)
-            .next();
+        let large = tables.filter(|table| table.slots.len() == LARGE_SLOTS).next();
         if let Some(mut table) = large {
             table.clear();
             self.state().spare = Some(table);
@@ -505,9 +475,7 @@ impl Shared {
 
 fn write_run(folder: &Path, first: u64, end: u64, tables: &[Arc<Table>]) -> io::Result<Run> {
     let mut entries = Vec::with_capacity(tables.iter().map(|table| table.len).sum());
-    tables
-        .iter()
-        .for_each(|table| entries.extend(table.entries()));
+    tables.iter().for_each(|table| entries.extend(table.entries()));
     entries.sort_unstable();
     let mut writer = RunWriter::create(folder, first, end, entries.len() as u64)?;
     writer.add(&entries)?;
@@ -563,11 +531,21 @@ fn raised(py: Python<'_>, class: &str, message: &str) -> PyErr {
 }
 
 fn key_of(py: Python<'_>, key: &[u8]) -> PyResult<Key> {
-    key.try_into()
-        .map_err(|_| raised(py, "InternalError", "keys: a key has 10 bytes"))
+    key.try_into().map_err(|_| raised(py, "InternalError", "keys: a key has 10 bytes"))
 }
 
-/// `interface.Keys`.
+/// `interface.Core.open_keys`. Raises `Unavailable` if the folder cannot be used.
+#[pyfunction]
+pub fn open_keys(py: Python<'_>, folder: PathBuf) -> PyResult<Keys> {
+    let shared = py.detach(|| Shared::open(&folder));
+    let refused = "the folder of the key files cannot be used";
+    let shared = shared.map_err(|_| raised(py, "Unavailable", refused))?;
+    Ok(Keys { shared })
+}
+
+/// `interface.Keys`. If files cannot be written, nothing is lost and nothing is raised: `trouble`
+/// says so, `covered` stays, the keys stay in memory, and the next `freeze` tries again. Memory
+/// grows until one succeeds, by about 32 bytes a key; a full disk stops the log itself first.
 #[pyclass(frozen, module = "connector.core._native")]
 pub struct Keys {
     pub shared: Arc<Shared>,
@@ -575,14 +553,6 @@ pub struct Keys {
 
 #[pymethods]
 impl Keys {
-    #[new]
-    fn new(py: Python<'_>, folder: PathBuf) -> PyResult<Keys> {
-        let shared = py.detach(|| Shared::open(&folder));
-        let refused = "the folder of the key files cannot be used";
-        let shared = shared.map_err(|_| raised(py, "Unavailable", refused))?;
-        Ok(Keys { shared })
-    }
-
     fn find(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<u64>> {
         let key = key_of(py, key)?;
         Ok(py.detach(|| self.shared.lock().find(&key)))
@@ -622,8 +592,7 @@ impl Keys {
 
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let refused = "the key files cannot be removed";
-        py.detach(|| self.shared.clear())
-            .map_err(|_| raised(py, "Unavailable", refused))
+        py.detach(|| self.shared.clear()).map_err(|_| raised(py, "Unavailable", refused))
     }
 
     fn close(&self, py: Python<'_>) {
