@@ -1,7 +1,8 @@
 """``connector-verify``: an evidence file and the space's public key to a verdict on paper.
 
-Reads two files at most, writes to standard output, and does nothing else: no network, no clock.
-Exit status: 0 the evidence is valid, 1 it is not, 2 it could not be read.
+``connector-verify proof`` and ``connector-verify log`` (``cli_log``) check a single receipt and a
+whole exported log instead. Reads files, writes to standard output, and does nothing else: no
+network, no clock. Exit status: 0 the evidence is valid, 1 it is not, 2 it could not be read.
 """
 
 from __future__ import annotations
@@ -14,29 +15,38 @@ from pathlib import Path
 
 from connector.errors import ConnectorError, InvalidInput
 from connector.model.participant import unb64url
+from connector.verifier import cli_log
+from connector.verifier.cli_output import INVALID, VALID, clean, read_file, told, unusable
 from connector.verifier.evidence import MAX_EVIDENCE_BYTES
-from connector.verifier.verdict import Step, Verdict
+from connector.verifier.verdict import Verdict
 from connector.verifier.verify import KEY_BYTES, verify_file
 
-VALID, INVALID, UNUSABLE = 0, 1, 2
-MOST_LINES = 20  # findings of one step in the plain output; --json has all
 _KEY_CHARS = 43
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    options = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in cli_log.COMMANDS and not _names_a_space_key(arguments):
+        return cli_log.main(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        verdict = verify_file(_read(Path(options.evidence)), _key(options.space_key))
+        verdict = verify_file(
+            read_file(Path(options.evidence), MAX_EVIDENCE_BYTES), _key(options.space_key)
+        )
     except ConnectorError as error:
-        print(_clean(f"connector-verify: {error.message}"), file=sys.stderr)  # noqa: T201
-        return UNUSABLE
+        return unusable(error)
     lines = (
         json.dumps(verdict.as_json(), indent=2).splitlines() if options.json else _report(verdict)
     )
     for line in lines:
-        print(_clean(line))  # noqa: T201
+        print(clean(line))  # noqa: T201
     return VALID if verdict.valid else INVALID
+
+
+def _names_a_space_key(arguments: Sequence[str]) -> bool:
+    """Then the first argument is an evidence file, even if it has a command's name."""
+    return any(argument.partition("=")[0] == "--space-key" for argument in arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="connector-verify",
         description="Check an evidence file offline, step by step. Trusts nothing but the space's "
         "public key, which you must have from somewhere else than the file.",
-        epilog="exit status: 0 valid, 1 not valid, 2 could not be read",
+        epilog="exit status: 0 valid, 1 not valid, 2 could not be read. "
+        "A single receipt: connector-verify proof --help. "
+        "A whole exported log: connector-verify log --help.",
     )
     parser.add_argument("evidence", metavar="EVIDENCE", help="the evidence file")
     parser.add_argument(
@@ -57,17 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_EVIDENCE_BYTES + 1)
-    except OSError as error:
-        raise InvalidInput(f"the file cannot be read: {error.strerror}") from error
-
-
 def _key(value: str) -> bytes:
     if len(value) != _KEY_CHARS or Path(value).is_file():
-        value = _read(Path(value)).decode("ascii", "replace").strip()
+        value = read_file(Path(value), MAX_EVIDENCE_BYTES).decode("ascii", "replace").strip()
     try:
         return unb64url(value, KEY_BYTES)
     except InvalidInput as error:
@@ -83,23 +87,12 @@ def _report(verdict: Verdict) -> list[str]:
         "",
     ]
     for step in verdict.steps:
-        lines += _step(step)
+        lines += told(step)
     if verdict.totals:
         lines += ["", *_totals(verdict)]
     lines += ["", *(f"note: {item}" for item in verdict.assurance), ""]
     failed = [str(step.number) for step in verdict.steps if not step.ok]
     lines.append(f"NOT VALID: step {', '.join(failed)} failed" if failed else "VALID")
-    return lines
-
-
-def _step(step: Step) -> list[str]:
-    lines = [f"{step.number:>2}. {'ok    ' if step.ok else 'FAILED'}  {step.title}"]
-    found = [f"! {item}" for item in step.failures] + [f"? {item}" for item in step.warnings]
-    if step.detail:
-        found.insert(0, step.detail)
-    lines += [f"            {item}" for item in found[:MOST_LINES]]
-    if len(found) > MOST_LINES:
-        lines.append(f"            and {len(found) - MOST_LINES} more (--json lists them)")
     return lines
 
 
@@ -110,11 +103,6 @@ def _totals(verdict: Verdict) -> list[str]:
         amounts = "".join(f"{verdict.totals[side][name]:>16,}" for side in sides)
         lines.append(f"{name.replace('_', ' '):<18}{amounts}")
     return lines
-
-
-def _clean(line: str) -> str:
-    """What came from a file must not drive the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 if __name__ == "__main__":
