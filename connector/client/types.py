@@ -100,9 +100,9 @@ class Receipt:
     """The summary of one leaf of a node's log.
 
     ``scope``: the agreement's id, or the DID that it is filed under; ``number``: its place in the
-    scope, without gaps; ``kind``: ``use``, ``record``, ``act`` or ``delivery``; ``outcome``: ``allowed``,
-    ``refused``, ``failed`` or ``interrupted`` (empty for acts); ``quantities`` by name, as
-    ``rows_returned``; ``index``: the leaf's place in the log.
+    scope, without gaps; ``kind``: ``use``, ``record``, ``act`` or ``delivery``; ``outcome``:
+    ``allowed``, ``refused``, ``failed`` or ``interrupted`` (empty for acts); ``quantities`` by
+    name, as ``rows_returned``; ``index``: the leaf's place in the log; ``reporter``: of records.
     """
 
     scope: str
