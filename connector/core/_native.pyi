@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from connector.core.interface import Keys, RecordRun
+from connector.core.interface import Keys
 
 def detail() -> str: ...
 def make_records(
@@ -26,7 +26,9 @@ def offsets(packed: bytes, skip: int, step: int) -> list[int]: ...
 def extend(
     size: int, subtrees: Sequence[bytes], hashes: bytes
 ) -> tuple[list[bytes], dict[int, bytes]]: ...
-def read_records(keys: Keys, packed: bytes, index: int) -> list[RecordRun | bytes]: ...
+def read_records(
+    keys: Keys, packed: bytes, index: int
+) -> list[tuple[str, int, int, bytes, bytes, int, int] | bytes]: ...
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> None: ...

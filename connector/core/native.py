@@ -19,6 +19,7 @@ class Native:
     """``interface.Core``. Keys are those of ``open_keys``; others raise ``TypeError``."""
 
     name: Final = "native"
+    verify_inclusion = staticmethod(_native.verify_inclusion)  # too fast to wrap
 
     def __init__(self) -> None:
         self.detail: Final[str] = _native.detail()
@@ -56,12 +57,8 @@ class Native:
         return _native.extend(size, subtrees, hashes)
 
     def read_records(self, packed: bytes, index: int, keys: Keys) -> list[RecordRun | bytes]:
-        return _native.read_records(keys, packed, index)
-
-    def verify_inclusion(
-        self, leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
-    ) -> None:
-        _native.verify_inclusion(leaf, index, size, proof, root)
+        found = _native.read_records(keys, packed, index)
+        return [item if isinstance(item, bytes) else RecordRun(*item) for item in found]
 
     def open_keys(self, folder: Path) -> Keys:
         return _native.open_keys(folder)
