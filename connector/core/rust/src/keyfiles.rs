@@ -31,8 +31,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// A key as a number, of 80 bits; an entry is that, and 48 bits of the leaf's index.
 pub fn number_of(key: &Key) -> u128 {
-    key.iter()
-        .fold(0, |number, byte| number << 8 | u128::from(*byte))
+    key.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// The name of the run of leaves `first` to `end - 1`.
@@ -58,9 +57,7 @@ fn u64_at(data: &[u8], at: usize) -> u64 {
 
 /// Entries from their bytes.
 pub fn entries_of(bytes: &[u8]) -> impl Iterator<Item = u128> + '_ {
-    bytes
-        .chunks_exact(ENTRY_BYTES)
-        .map(|entry| u128::from_be_bytes(entry.try_into().unwrap()))
+    bytes.chunks_exact(ENTRY_BYTES).map(|entry| u128::from_be_bytes(entry.try_into().unwrap()))
 }
 
 /// A run's file, open.
@@ -78,6 +75,7 @@ pub struct Run {
 }
 
 impl Run {
+    #[allow(unsafe_code)]
     pub fn open(path: &Path) -> io::Result<Run> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
@@ -155,15 +153,13 @@ impl Run {
     /// How many entries have a key whose first 8 bytes are below `bound`, 0 to 2**64.
     pub fn rank(&self, bound: u128) -> u64 {
         let line = ((bound * u128::from(self.lines)) >> 64) as u64;
-        self.lower_bound(line, |entry| entry >> 64 < bound)
-            .unwrap_or(self.count)
+        self.lower_bound(line, |entry| entry >> 64 < bound).unwrap_or(self.count)
     }
 
     /// The bytes of entries `start` to `stop - 1`.
     pub fn read(&self, start: u64, stop: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
         bytes.resize(stop.saturating_sub(start) as usize * ENTRY_BYTES, 0);
-        self.file
-            .read_exact_at(bytes, self.entries as u64 + start * ENTRY_BYTES as u64)
+        self.file.read_exact_at(bytes, self.entries as u64 + start * ENTRY_BYTES as u64)
     }
 
     /// Whether lines and entries are those that were written. Reads all of the file.
@@ -238,12 +234,7 @@ impl RunWriter {
     pub fn create(folder: &Path, first: u64, end: u64, planned: u64) -> io::Result<RunWriter> {
         let path = folder.join(format!("{}.new", file_name(first, end)));
         let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)?;
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let lines = planned.div_ceil(LINE_KEYS).max(1);
         Ok(RunWriter {
             folder: folder.to_path_buf(),
@@ -311,8 +302,7 @@ impl RunWriter {
     /// The line under way is complete, and so are those up to `line`, which are empty.
     fn end_lines(&mut self, line: u64) -> io::Result<()> {
         while self.line < line {
-            self.line_part
-                .write(&self.file, &self.before.to_be_bytes())?;
+            self.line_part.write(&self.file, &self.before.to_be_bytes())?;
             for word in self.filter {
                 self.line_part.write(&self.file, &word.to_le_bytes())?;
             }
@@ -341,12 +331,7 @@ struct Part {
 impl Part {
     fn at(offset: u64) -> Part {
         let buffer = Vec::with_capacity(BUFFER_BYTES + LINE_BYTES);
-        Part {
-            offset,
-            unsynced: 0,
-            buffer,
-            digest: Sha256::new(),
-        }
+        Part { offset, unsynced: 0, buffer, digest: Sha256::new() }
     }
 
     #[inline]

@@ -5,7 +5,7 @@
 //! holds the interpreter while waiting for it.
 
 use crate::keyfiles::{entries_of, number_of, Key, Run, RunWriter, INDEX_MASK, MAX_INDEX};
-use pyo3::exceptions::PyException;
+use crate::InternalError;
 use pyo3::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
@@ -361,8 +361,8 @@ impl Shared {
 
     /// Keep the memory of one large table for the next one.
     fn keep_spare(&self, tables: Vec<Arc<Table>>) {
-        let tables = tables.into_iter().filter_map(Arc::into_inner);
-        let large = tables.filter(|table| table.slots.len() == LARGE_SLOTS).next();
+        let mut tables = tables.into_iter().filter_map(Arc::into_inner);
+        let large = tables.find(|table| table.slots.len() == LARGE_SLOTS);
         if let Some(mut table) = large {
             table.clear();
             self.state().spare = Some(table);
@@ -518,28 +518,17 @@ fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
     }
 }
 
-/// An error of `connector.errors`.
-fn raised(py: Python<'_>, class: &str, message: &str) -> PyErr {
-    let made = py
-        .import("connector.errors")
-        .and_then(|errors| errors.getattr(class))
-        .and_then(|class| class.call1((message,)));
-    match made {
-        Ok(error) => PyErr::from_value(error),
-        Err(_) => PyException::new_err(message.to_string()),
-    }
-}
+pyo3::import_exception!(connector.errors, Unavailable);
 
-fn key_of(py: Python<'_>, key: &[u8]) -> PyResult<Key> {
-    key.try_into().map_err(|_| raised(py, "InternalError", "keys: a key has 10 bytes"))
+fn key_of(key: &[u8]) -> PyResult<Key> {
+    key.try_into().map_err(|_| InternalError::new_err("keys: a key has 10 bytes"))
 }
 
 /// `interface.Core.open_keys`. Raises `Unavailable` if the folder cannot be used.
 #[pyfunction]
 pub fn open_keys(py: Python<'_>, folder: PathBuf) -> PyResult<Keys> {
-    let shared = py.detach(|| Shared::open(&folder));
     let refused = "the folder of the key files cannot be used";
-    let shared = shared.map_err(|_| raised(py, "Unavailable", refused))?;
+    let shared = py.detach(|| Shared::open(&folder)).map_err(|_| Unavailable::new_err(refused))?;
     Ok(Keys { shared })
 }
 
@@ -554,15 +543,14 @@ pub struct Keys {
 #[pymethods]
 impl Keys {
     fn find(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<u64>> {
-        let key = key_of(py, key)?;
+        let key = key_of(key)?;
         Ok(py.detach(|| self.shared.lock().find(&key)))
     }
 
     fn stage(&self, py: Python<'_>, key: &[u8], index: u64) -> PyResult<()> {
-        let key = key_of(py, key)?;
+        let key = key_of(key)?;
         if index > MAX_INDEX {
-            let refused = "keys: a leaf's index has less than 48 bits";
-            return Err(raised(py, "InternalError", refused));
+            return Err(InternalError::new_err("keys: a leaf's index has less than 48 bits"));
         }
         py.detach(|| self.shared.lock().stage(&key, index));
         Ok(())
@@ -577,8 +565,7 @@ impl Keys {
     }
 
     fn freeze(&self, py: Python<'_>, size: u64) -> PyResult<()> {
-        let frozen = py.detach(|| self.shared.freeze(size));
-        frozen.map_err(|refused| raised(py, "InternalError", refused))
+        py.detach(|| self.shared.freeze(size)).map_err(InternalError::new_err)
     }
 
     fn wait(&self, py: Python<'_>) {
@@ -592,7 +579,7 @@ impl Keys {
 
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let refused = "the key files cannot be removed";
-        py.detach(|| self.shared.clear()).map_err(|_| raised(py, "Unavailable", refused))
+        py.detach(|| self.shared.clear()).map_err(|_| Unavailable::new_err(refused))
     }
 
     fn close(&self, py: Python<'_>) {
