@@ -8,25 +8,39 @@ AUDIT  := .venv-auditor
 PROTO  := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
 PIP    := -m pip --disable-pip-version-check --no-input --quiet
 
-SOURCES := $(shell find connector policies -type f -not -name '*.pyc') pyproject.toml README.md
+RUST    := connector/core/rust
+CRATE   := $(wildcard $(RUST)/Cargo.* $(RUST)/src/*.rs)
+SOURCES := $(shell find connector policies -path $(RUST)/target -prune -o \
+             -type f -not -name '*.pyc' -not -name '*.so' -print) pyproject.toml README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e
-.PHONY: proto-check opa clean
+.PHONY: proto-check opa clean native rust-lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready $(AUDIT)/.ready ## make .venv and .venv-auditor from the hash-pinned lists
 
+native: $(VENV)/.packages ## build the native core again, and say which core runs
+	$(install_project)
+
 demo: setup ## the whole story in the terminal: two enterprises, one directory, one auditor
 	@$(BIN)/python -m deploy.demo
 
 test: lint type arch proto-check opa unit e2e ## everything that must hold before a change lands
 
-lint: $(VENV)/.ready ## ruff: rules and format
+lint: $(VENV)/.ready rust-lint ## ruff: rules and format; for the crate, cargo's
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+rust-lint:
+	@if ! command -v cargo >/dev/null || ! cargo fetch --quiet --locked --manifest-path $(RUST)/Cargo.toml; then \
+	  echo "*** no Rust, or no crates: the native core is NOT CHECKED ***"; \
+	else \
+	  cargo fmt --check --manifest-path $(RUST)/Cargo.toml && \
+	  cargo clippy --quiet --release --locked --manifest-path $(RUST)/Cargo.toml -- -D warnings; \
+	fi
 
 type: $(VENV)/.ready ## mypy, strict
 	$(BIN)/mypy
@@ -65,6 +79,7 @@ fuzz: $(VENV)/.ready ## property tests with a large budget
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) $(AUDIT) .cache build dist demo-out *.egg-info
+	rm -rf $(RUST)/target connector/core/*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
 
 # --- environments -----------------------------------------------------------------------------
@@ -78,13 +93,23 @@ define make_venv
   echo "  apt-get install python3-venv"; exit 1; }
 endef
 
-$(VENV)/.ready: requirements/dev.txt requirements/demo.txt pyproject.toml
+# From this folder, and the native core with it where there is Rust. Without, it is told.
+define install_project
+@rm -f connector/core/*.so
+@PYTHONWARNINGS=ignore $(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+@$(BIN)/python -m connector.core
+endef
+
+$(VENV)/.packages: requirements/dev.txt requirements/demo.txt
 	@echo "setting up $(VENV) (the first run downloads about 250 MB)"
 	$(call make_venv,$(VENV))
 	@$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.txt
 	@$(BIN)/python $(PIP) install --require-hashes --no-deps --no-build-isolation \
 	  -r requirements/demo.txt
-	@PYTHONWARNINGS=ignore $(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.packages pyproject.toml $(CRATE)
+	$(install_project)
 	@touch $@
 
 # What an auditor has: the wheel, cryptography and PyJWT. Nothing of it comes from this folder.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import structlog
+
 from connector import config
 from connector.adapters.clock import SystemClock
 from connector.adapters.keys import KeyFolder
@@ -23,6 +25,8 @@ from connector.metering.meter import Meter
 from connector.ports.clock import Clock
 from connector.ports.policy import PolicyEngine
 from connector.transport.http.server import Sources
+
+log = structlog.get_logger()
 
 S = TypeVar("S", config.Node, config.Directory)
 
@@ -61,6 +65,8 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(settings.policy))
         core = choose(settings.core)
+        metrics.core(core.name, core.detail)
+        log.info("metering core", core=core.name, detail=core.detail)
         storage = stack.enter_context(closing(SegmentLog(data / "log", core=core)))
         uses = stack.enter_context(closing(core.open_keys(data / "log" / "keys")))
         meter = await Meter.open(

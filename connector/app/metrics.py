@@ -55,6 +55,12 @@ class Metrics:
             "tds_reported_calls_total", "Calls in reported records", registry=self.registry
         )
 
+    def core(self, name: str, detail: str) -> None:
+        """Which metering core runs."""
+        Gauge(
+            "tds_core_info", "The metering core", ["core", "detail"], registry=self.registry
+        ).labels(name, detail).set(1)
+
     def call(self, method: str, outcome: str, seconds: float) -> None:
         self._calls.labels(method.rpartition(".")[2], outcome).observe(seconds)
 

@@ -24,6 +24,7 @@ from connector.cli import (
     receipts,
     serve,
 )
+from connector.core.choose import choose, described
 from connector.errors import ConnectorError
 
 _ABOUT = """A node of a trusted data space: data usable but invisible, controllable and measurable.
@@ -72,6 +73,7 @@ def _version(wanted: bool) -> None:
             output.say(f"connector {version('tds-connector')}")
         except PackageNotFoundError:
             output.say("connector (not installed)")
+        output.say(described(choose()))
         raise typer.Exit
 
 

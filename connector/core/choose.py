@@ -39,3 +39,8 @@ def _core(name: str) -> Core:
             ) from error
         return Reference("no native core: built without Rust")
     return Native()
+
+
+def described(core: Core) -> str:
+    """For people: ``core: native (SHA instructions)``."""
+    return f"core: {core.name} ({core.detail})"

@@ -123,7 +123,9 @@ def test_help_names_the_story_and_is_quick() -> None:
 
 def test_the_version_is_said(capsys: Capture) -> None:
     assert run(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("connector ")
+    said = capsys.readouterr().out
+    assert said.startswith("connector ")
+    assert "\ncore: native (" in said or "\ncore: python (" in said
 
 
 # --- init -----------------------------------------------------------------------------------------
