@@ -32,11 +32,11 @@ class Part(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """Packed leaves that are in the tree, from leaf ``index`` on; ``path`` of their file."""
+class Piece:
+    """``count`` packed leaves that are in the tree, from leaf ``index`` on: whole bundles."""
 
     index: int
-    path: str
+    count: int
     packed: bytes
 
 
@@ -45,7 +45,7 @@ class Batch:
     """``count`` leaves from ``start`` on.
 
     ``subtrees``: the complete subtrees over them, largest first; none if a hash tile and its
-    bundle are both unusable. ``bundles``: those that are believed, in order. ``dropped``: how
+    bundle are both unusable. ``pieces``: the leaves that are believed, in order. ``dropped``: how
     many leaves were left out as they may be. ``absent``: not one of its files is there.
     ``found``: what is wrong.
     """
@@ -53,7 +53,7 @@ class Batch:
     start: int
     count: int
     subtrees: list[bytes] = field(default_factory=list)
-    bundles: list[Bundle] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     dropped: int = 0
     absent: bool = False
     found: list[tuple[Part, str]] = field(default_factory=list)
@@ -121,15 +121,12 @@ def _all_at_once(
         begins = core.offsets(packed, 0, TILE_WIDTH)
     except InvalidInput:
         return None
-    at, bundles = 0, []
-    for place, item in enumerate(entries):
-        if not item or begins[place] != at:
+    at = 0
+    for begin, item in zip(begins, entries, strict=True):
+        if not item or begin != at:
             return None
-        index = batch.start + place * TILE_WIDTH
-        width = min(TILE_WIDTH, batch.start + batch.count - index)
-        bundles.append(Bundle(index, Tile(None, index // TILE_WIDTH, width).path(), item))
         at += len(item)
-    batch.bundles = bundles
+    batch.pieces.append(Piece(batch.start, batch.count, packed))
     return expected
 
 
@@ -167,7 +164,7 @@ class _Bundle:
                 self._fail(f"{path}: leaf {leaf} is not the one that {tile_path} has the hash of")
                 return tile
             self._fail(f"{tile_path}: the hash of leaf {leaf} is not of the leaf in {path}")
-        self.batch.bundles.append(Bundle(self.at * TILE_WIDTH, path, packed))
+        self.batch.pieces.append(Piece(self.at * TILE_WIDTH, self.width, packed))
         return hashes
 
     def _hashes(self, path: str, packed: bytes) -> bytes | None:

@@ -6,9 +6,10 @@ them on disk. Where leaves are not there (dropped) or not believed, numbers may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from connector.core.interface import Core, Keys, RecordRun, key_of
 from connector.errors import InvalidInput
@@ -24,8 +25,8 @@ from connector.model.receipt import (
     UseReceipt,
 )
 from connector.tlog import merkle
-from connector.tlog.tiles import TILE_WIDTH
-from connector.verifier.batches import Bundle
+from connector.tlog.tiles import TILE_WIDTH, Tile, width_at
+from connector.verifier.batches import Piece
 
 _LENGTH = 2  # bytes before a packed leaf
 
@@ -62,12 +63,13 @@ class Scope:
 
 
 class Chains:
-    """Fed with a log's leaves in order. ``say`` takes everything that is wrong."""
+    """Fed with the leaves of a log of ``size``, in order. ``say`` takes all that is wrong."""
 
-    def __init__(self, core: Core, keys: Keys, say: Callable[[Said, str], None]) -> None:
+    def __init__(self, core: Core, keys: Keys, size: int, say: Callable[[Said, str], None]) -> None:
         self.scopes: dict[str, Scope] = {}
         self._core = core
         self._keys = keys
+        self._size = size
         self._say = say
         self._unknown = 0  # leaves below this may be missing: a number may jump
 
@@ -75,55 +77,52 @@ class Chains:
         """Leaves that stand before ``end`` are not there, or not believed."""
         self._unknown = end
 
-    def read(self, bundles: Sequence[Bundle]) -> None:
-        """Neighbouring bundles."""
+    def read(self, piece: Piece) -> None:
         try:
-            found = self._core.read_records(
-                b"".join(bundle.packed for bundle in bundles), bundles[0].index, self._keys
-            )
+            found = self._core.read_records(piece.packed, piece.index, self._keys)
         except InvalidInput:
             self._keys.discard()
-            if len(bundles) > 1:
-                for bundle in bundles:
-                    self.read([bundle])
-            else:
-                self._one_by_one(bundles[0])
+            for part in self._parts(piece):
+                self.read(part)
             return
-        index = bundles[0].index
+        index = piece.index
         for item in found:
             if isinstance(item, RecordRun):
-                self._run(index, item, bundles)
+                self._run(index, item)
                 index += item.count
             else:
-                self._leaf(index, item, _path(bundles, index))
+                self._leaf(index, item)
                 index += 1
         self._settle(index)
 
-    def _one_by_one(self, bundle: Bundle) -> None:
-        at, index = 0, bundle.index
-        while at < len(bundle.packed):
-            end = at + _LENGTH + int.from_bytes(bundle.packed[at : at + _LENGTH])
-            self._leaf(index, bundle.packed[at + _LENGTH : end], bundle.path)
-            at, index = end, index + 1
-        self._settle(index)
+    def _parts(self, piece: Piece) -> Iterator[Piece]:
+        """Bundle by bundle; a bundle is read here, leaf by leaf."""
+        width = TILE_WIDTH if piece.count > TILE_WIDTH else 1
+        begins = [*self._core.offsets(piece.packed, 0, width), len(piece.packed)]
+        for place, (begin, end) in enumerate(pairwise(begins)):
+            index = piece.index + place * width
+            if width == 1:
+                self._leaf(index, piece.packed[begin + _LENGTH : end])
+            else:
+                count = min(width, piece.index + piece.count - index)
+                yield Piece(index, count, piece.packed[begin:end])
+        self._settle(piece.index + piece.count)
 
     def _settle(self, size: int) -> None:
         self._keys.settle()
         if self._keys.pending >= self._keys.freeze_at:
             self._keys.freeze(size)
 
-    def _leaf(self, index: int, leaf: bytes, path: str) -> None:
+    def _leaf(self, index: int, leaf: bytes) -> None:
         """One leaf whose use, if it is one, is not among the keys yet."""
         try:
             receipt = receipts.decode(leaf)
         except InvalidInput as error:
-            self._say(Said.FORM, f"{path}: leaf {index}: {error.message}")
+            self._say(Said.FORM, f"{self._where(index)}: {error.message}")
             self.skip(index + 1)
             return
-        where = f"{path}: leaf {index}"
-        scope = self._follow(
-            receipt.scope, index, receipt.number, receipt.number, receipt.previous, where
-        )
+        number = receipt.number
+        scope = self._follow(receipt.scope, index, number, number, receipt.previous)
         scope.head = merkle.leaf_hash(leaf)
         _count(scope, receipt)
         if isinstance(receipt, UseReceipt | RecordReceipt):
@@ -134,14 +133,13 @@ class Chains:
             else:
                 self._say(
                     Said.ONCE,
-                    f"{where}: receipt {receipt.number} of {receipt.scope} is of a use that leaf "
-                    f"{first} is of",
+                    f"{self._where(index)}: receipt {number} of {receipt.scope} is of a use that "
+                    f"leaf {first} is of",
                 )
 
-    def _run(self, index: int, run: RecordRun, bundles: Sequence[Bundle]) -> None:
-        where = f"{_path(bundles, index)}: leaf {index}"
+    def _run(self, index: int, run: RecordRun) -> None:
         last = run.first + run.count - 1
-        scope = self._follow(run.scope, index, run.first, last, run.previous, where)
+        scope = self._follow(run.scope, index, run.first, last, run.previous)
         scope.index = index + run.count - 1
         scope.head = run.head
         scope.receipts += run.count
@@ -149,32 +147,31 @@ class Chains:
         scope.reported += run.calls
         scope.allowed += run.calls
 
-    def _follow(
-        self, name: str, index: int, first: int, last: int, previous: bytes, where: str
-    ) -> Scope:
+    def _follow(self, name: str, index: int, first: int, last: int, previous: bytes) -> Scope:
         """The scope, at the receipts ``first`` to ``last`` that begin at leaf ``index``."""
         scope = self.scopes.setdefault(name, Scope())
         expected = scope.number + 1
         if first > expected and scope.index + 1 < self._unknown:
             scope.unseen += first - expected
-        elif first > expected:
-            lost = f"{expected}" if first == expected + 1 else f"{expected} to {first - 1}"
-            self._say(
-                Said.CHAIN, f"{where}: receipt {first} of {name}, but no receipt {lost} before it"
-            )
-        elif first < expected:
-            self._say(
-                Said.CHAIN, f"{where}: receipt {first} of {name} is there twice, or out of order"
-            )
-        elif previous != scope.head:
-            self._say(
-                Said.CHAIN,
-                f"{where}: receipt {first} of {name} names another leaf hash than that of the one "
-                "before it",
-            )
+        elif first != expected or previous != scope.head:
+            broken = _broken(first, expected)
+            self._say(Said.CHAIN, f"{self._where(index)}: receipt {first} of {name} {broken}")
         scope.number = max(scope.number, last)
         scope.index = index
         return scope
+
+    def _where(self, index: int) -> str:
+        bundle = index // TILE_WIDTH
+        return f"{Tile(None, bundle, width_at(0, bundle, self._size)).path()}: leaf {index}"
+
+
+def _broken(number: int, expected: int) -> str:
+    if number < expected:
+        return "is there twice, or out of order"
+    if number == expected:
+        return "names another leaf hash than that of the one before it"
+    lost = f"{expected}" if number == expected + 1 else f"{expected} to {number - 1}"
+    return f"has no receipt {lost} before it"
 
 
 def _count(scope: Scope, receipt: Receipt) -> None:
@@ -197,8 +194,3 @@ def _count(scope: Scope, receipt: Receipt) -> None:
         scope.failed += 1
     else:
         scope.interrupted += 1
-
-
-def _path(bundles: Sequence[Bundle], index: int) -> str:
-    """Of the file that holds leaf ``index``."""
-    return bundles[(index - bundles[0].index) // TILE_WIDTH].path

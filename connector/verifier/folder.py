@@ -6,6 +6,7 @@ whatever the folder holds.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from connector.errors import InvalidInput
@@ -44,7 +45,7 @@ class LogFolder:
     def _read(self, name: str, most: int) -> bytes | None:
         try:
             with (self._path / name).open("rb") as file:
-                data = file.read(most + 1)
+                data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

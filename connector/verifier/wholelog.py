@@ -106,7 +106,9 @@ def verify_log(
     signed = _signed(checks[0], note, keys)
     cosigned = _cosigned(checks[1], note, witnesses)
     tree = _Tree(folder, checkpoint.size, checks[3])
-    chains = Chains(core, uses, lambda said, message: checks[said - 1].fail(message))
+    chains = Chains(
+        core, uses, checkpoint.size, lambda said, message: checks[said - 1].fail(message)
+    )
     dropped = 0
     for batch in _batches(folder, core, checkpoint.size, allow_dropped, threads):
         for part, message in batch.found:
@@ -207,18 +209,13 @@ def _batches(
 
 
 def _tell(chains: Chains, batch: Batch) -> None:
-    """The batch's believed bundles, run by run of neighbours."""
-    at, run = batch.start, list(batch.bundles[:0])
-    for bundle in batch.bundles:
-        if bundle.index != at:
-            if run:
-                chains.read(run)
-            run = []
-            chains.skip(bundle.index)
-        run.append(bundle)
-        at = bundle.index + TILE_WIDTH
-    if run:
-        chains.read(run)
+    """The batch's believed leaves, in order."""
+    at = batch.start
+    for piece in batch.pieces:
+        if piece.index != at:
+            chains.skip(piece.index)
+        chains.read(piece)
+        at = piece.index + piece.count
     if at < batch.start + batch.count:
         chains.skip(batch.start + batch.count)
 

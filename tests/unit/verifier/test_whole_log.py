@@ -477,12 +477,12 @@ LIARS: dict[str, tuple[Callable[[Leaves], None], int, str]] = {
     "a number skipped": (
         skipped,
         6,
-        f"{P}2: leaf 1: receipt 4 of urn:uuid:a, but no receipt 2 to 3 before it",
+        f"{P}2: leaf 1: receipt 4 of urn:uuid:a has no receipt 2 to 3 before it",
     ),
     "a scope that begins late": (
         begins_late,
         6,
-        f"{P}1: leaf 0: receipt 2 of urn:uuid:a, but no receipt 1 before it",
+        f"{P}1: leaf 0: receipt 2 of urn:uuid:a has no receipt 1 before it",
     ),
     "a number twice": (numbered_twice, 6, f"{P}3: leaf 2: receipt 2 of urn:uuid:a is there twice"),
     "a broken chain": (
