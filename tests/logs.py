@@ -3,15 +3,16 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from connector.core.choose import choose
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connector.adapters.segments.disk import Disk
+from connector.core.choose import choose
+from connector.core.interface import Leaves
 from connector.metering.meter import Meter
 from connector.metering.types import ActDraft, Claim, DeliveryDraft, Recorded, Reservation, UseDraft
 from connector.model.receipt import Outcome, Quantity
@@ -50,6 +51,11 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
         self.ticks += seconds
+
+
+def pack(leaves: Sequence[bytes]) -> Leaves:
+    packed = b"".join(len(leaf).to_bytes(2) + leaf for leaf in leaves)
+    return Leaves(packed, b"".join(map(merkle.leaf_hash, leaves)))
 
 
 def seal(size: int, root: bytes) -> bytes:
@@ -207,7 +213,7 @@ class FaultyDisk(Disk):
         call()
         self.after(name)
 
-    def write(self, fd: int, data: bytes | bytearray, offset: int) -> None:
+    def write(self, fd: int, data: bytes | Sequence[bytes], offset: int) -> None:
         self._around("write", lambda: super(FaultyDisk, self).write(fd, data, offset))
 
     def sync(self, fd: int) -> None:

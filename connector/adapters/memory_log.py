@@ -9,6 +9,7 @@ from connector.core.interface import Core, Leaves
 from connector.errors import InvalidInput
 from connector.ports.receipts import Mark, Replayed, Seal, Tip
 from connector.tlog import merkle, tiles
+from connector.tlog.frontier import root_of_subtrees
 from connector.tlog.tiles import TILE_HEIGHT
 
 
@@ -34,7 +35,7 @@ class MemoryLog:
         subtrees, completed = self._core.extend(first, self._subtrees, leaves.hashes)
         note = self._tip.checkpoint
         if leaves.count or not note:
-            note = seal(size, _root(subtrees))
+            note = seal(size, root_of_subtrees(subtrees))
         self._commits.append(Replayed(first, leaves.count, tuple(records), leaves.packed, False))
         self._leaves += tiles.parse_bundle(leaves.packed, leaves.count)
         for level, values in completed.items():
@@ -82,12 +83,3 @@ class MemoryLog:
 
     def close(self) -> None:
         """Keeps what it has, so that a test can open it again."""
-
-
-def _root(subtrees: Sequence[bytes]) -> bytes:
-    if not subtrees:
-        return merkle.EMPTY_ROOT
-    root = subtrees[-1]
-    for subtree in reversed(subtrees[:-1]):
-        root = merkle.node_hash(subtree, root)
-    return root

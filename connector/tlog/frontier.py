@@ -7,6 +7,8 @@ then write falls out of the same step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connector.errors import InvalidInput
 from connector.tlog import merkle
 from connector.tlog.tiles import TILE_HEIGHT
@@ -64,9 +66,14 @@ class Frontier:
 
     def root(self) -> bytes:
         """The root of the tree so far; O(log size)."""
-        if not self._subtrees:
-            return merkle.EMPTY_ROOT
-        root = self._subtrees[-1]
-        for subtree in reversed(self._subtrees[:-1]):
-            root = merkle.node_hash(subtree, root)
-        return root
+        return root_of_subtrees(self._subtrees)
+
+
+def root_of_subtrees(subtrees: Sequence[bytes]) -> bytes:
+    """The root of a tree from its complete subtrees, the largest first; O(log size)."""
+    if not subtrees:
+        return merkle.EMPTY_ROOT
+    root = subtrees[-1]
+    for subtree in reversed(subtrees[:-1]):
+        root = merkle.node_hash(subtree, root)
+    return root

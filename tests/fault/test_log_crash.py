@@ -17,7 +17,7 @@ from connector.errors import ConnectorError, Unavailable
 from connector.model.receipt import Outcome, UseReceipt
 from connector.model.use import Counters
 from connector.tlog.merkle import leaf_hash
-from tests.logs import SCOPE, FaultyDisk, open_meter, refusal, reservation, seal, use, verify
+from tests.logs import SCOPE, FaultyDisk, open_meter, pack, refusal, reservation, seal, use, verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ def test_no_acknowledgement_before_the_sync(tmp_path: Path) -> None:
     for number in range(20):
         before = storage.tip.size
         shown.clear()
-        storage.append([b"r"], [b"leaf"] * (number % 3), seal)
+        storage.append([b"r"], pack([b"leaf"] * (number % 3)), seal)
         assert shown[-2:] == [("write", before), ("sync", before)]
     assert len(list((tmp_path / "segments").iterdir())) > 2
     storage.close()

@@ -12,7 +12,7 @@ from connector.ports.receipts import CorruptLog
 from connector.tlog import merkle
 from connector.tlog.checkpoint import parse_checkpoint, sign_checkpoint
 from connector.tlog.cosignature import add_line, cosign
-from tests.logs import ORIGIN, SCOPE, open_meter, refusal, seal, test_key, use
+from tests.logs import ORIGIN, SCOPE, open_meter, pack, refusal, seal, test_key, use
 
 WITNESS = test_key("the witness")
 
@@ -32,7 +32,7 @@ def written(folder: Path, commits: int, **more: int) -> list[tuple[int, int]]:
     for number in range(commits):
         first = log.tip.size
         records = [b"record"] * (number % 3)
-        log.append(records, [leaf(first + n) for n in range(number % 4)], seal)
+        log.append(records, pack([leaf(first + n) for n in range(number % 4)]), seal)
         ends.append((segment(folder).stat().st_size, log.tip.size))
     log.close()
     return ends
@@ -46,7 +46,7 @@ def check(folder: Path, size: int) -> None:
         assert log.leaves(0, size) == [leaf(number) for number in range(size)]
         hashes = b"".join(merkle.leaf_hash(leaf(number)) for number in range(size))
         assert log.hashes(0, 0, size) == hashes
-        log.append([], [leaf(size)], seal)
+        log.append([], pack([leaf(size)]), seal)
         assert log.leaves(size, 1) == [leaf(size)]
     finally:
         log.close()
@@ -110,7 +110,7 @@ def test_a_commit_written_but_for_a_sector_in_its_middle(tmp_path: Path) -> None
     """A power cut may persist the end of a write and not its middle."""
     ends = written(tmp_path, 8)
     log = SegmentLog(tmp_path)
-    log.append([], [b"x" * 3000], seal)
+    log.append([], pack([b"x" * 3000]), seal)
     log.close()
     data = bytearray(segment(tmp_path).read_bytes())
     hole = (ends[-1][0] + 1023) // 512 * 512
@@ -221,7 +221,7 @@ def rebuilt(folder: Path, change: Callable[[list[bytes]], list[bytes]], signer: 
     key = test_key(signer)
     shutil.rmtree(folder / "segments")
     forged = SegmentLog(folder)
-    forged.append([], leaves, lambda size, root: sign_checkpoint(ORIGIN, size, root, key))
+    forged.append([], pack(leaves), lambda size, root: sign_checkpoint(ORIGIN, size, root, key))
     forged.close()
 
 
@@ -338,7 +338,7 @@ DERIVED: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", DERIVED)
 def test_derived_files_are_mended(tmp_path: Path, how: str) -> None:
     log = SegmentLog(tmp_path)
-    log.append([], [leaf(number) for number in range(600)], seal)
+    log.append([], pack([leaf(number) for number in range(600)]), seal)
     log.close()
     good = {path: path.read_bytes() for path in (tmp_path / "hashes").iterdir()}
     good[tmp_path / "places"] = (tmp_path / "places").read_bytes()
@@ -366,8 +366,8 @@ def test_one_writer(tmp_path: Path) -> None:
 def test_a_leaf_that_looks_like_a_commit_is_a_leaf(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path)
     fake = frames.commit_frame(bytes(16), frames.FIRST_CHAIN, b"", 7, b"note")
-    log.append([], [fake, frames.MAGIC * 40], seal)
-    log.append([], [b"after"], seal)
+    log.append([], pack([fake, frames.MAGIC * 40]), seal)
+    log.append([], pack([b"after"]), seal)
     log.close()
     data = segment(tmp_path).read_bytes()
     segment(tmp_path).write_bytes(data[:-5])

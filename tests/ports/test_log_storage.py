@@ -7,10 +7,11 @@ import pytest
 
 from connector.adapters.memory_log import MemoryLog
 from connector.adapters.segments import SegmentLog
+from connector.core.interface import NO_LEAVES
 from connector.errors import InvalidInput, Unavailable
 from connector.ports.receipts import MAX_RECORD_BYTES, LogStorage, Replayed, Tip
 from connector.tlog import merkle, tiles
-from tests.logs import FaultyDisk, open_meter, refusal, reservation, seal, use
+from tests.logs import FaultyDisk, open_meter, pack, refusal, reservation, seal, use
 
 
 class _Lossy(MemoryLog):
@@ -35,11 +36,11 @@ class _Lossy(MemoryLog):
         self.shown = tip
         return tip
 
-    def replay(self) -> Iterator[Replayed]:
+    def replay(self, *, everything: bool = False) -> Iterator[Replayed]:
         return (
             commit
-            for commit in super().replay()
-            if commit.first + len(commit.leaves) <= self.shown.size
+            for commit in super().replay(everything=everything)
+            if commit.first + commit.count <= self.shown.size
         )
 
 
@@ -103,7 +104,10 @@ def check(log: LogStorage, expected: list[bytes]) -> None:
     assert root == merkle.root_of(hashes)
     if log.tip.checkpoint:
         assert log.tip.checkpoint == seal(size, root)
-    assert [leaf for commit in log.replay() for leaf in commit.leaves] == expected
+    commits = list(log.replay(everything=True))
+    assert expected == [
+        leaf for commit in commits for leaf in tiles.parse_bundle(commit.packed, commit.count)
+    ]
 
 
 def test_an_empty_log(backend: Memory | Segments) -> None:
@@ -120,7 +124,7 @@ def test_commits_of_all_sizes(backend: Memory | Segments) -> None:
     written: list[bytes] = []
     for count in (1, 2, 255, 1, 256, 300, 3):
         more = leaves(len(written), count)
-        tip = log.append([b"record"], more, seal)
+        tip = log.append([b"record"], pack(more), seal)
         written += more
         assert tip == log.tip
         check(log, written)
@@ -133,15 +137,15 @@ def test_commits_of_all_sizes(backend: Memory | Segments) -> None:
 
 def test_a_commit_without_leaves_keeps_the_checkpoint(backend: Memory | Segments) -> None:
     log = backend.open()
-    first = log.append([b"a"], [], seal)
+    first = log.append([b"a"], NO_LEAVES, seal)
     assert first == Tip(0, seal(0, merkle.EMPTY_ROOT))
-    log.append([], leaves(0, 3), seal)
+    log.append([], pack(leaves(0, 3)), seal)
     before = log.tip
 
     def never(size: int, root: bytes) -> bytes:
         raise AssertionError("nothing to seal")
 
-    assert log.append([b"b", b"c"], [], never) == before
+    assert log.append([b"b", b"c"], NO_LEAVES, never) == before
     log = backend.open()
     assert log.tip == before
     commits = list(log.replay())
@@ -151,7 +155,7 @@ def test_a_commit_without_leaves_keeps_the_checkpoint(backend: Memory | Segments
 
 def test_ranges_outside_the_tip(backend: Memory | Segments) -> None:
     log = backend.open()
-    log.append([], leaves(0, 300), seal)
+    log.append([], pack(leaves(0, 300)), seal)
     for start, count in ((0, 301), (300, 1), (-1, 2), (5, -1), (10**9, 1)):
         with pytest.raises(InvalidInput):
             log.leaves(start, count)
@@ -164,30 +168,30 @@ def test_ranges_outside_the_tip(backend: Memory | Segments) -> None:
 
 def test_a_seal_that_fails_changes_nothing(backend: Memory | Segments) -> None:
     log = backend.open()
-    log.append([], leaves(0, 2), seal)
+    log.append([], pack(leaves(0, 2)), seal)
 
     def refuse(size: int, root: bytes) -> bytes:
         raise InvalidInput("no")
 
     with pytest.raises(InvalidInput):
-        log.append([b"x"], leaves(2, 2), refuse)
+        log.append([b"x"], pack(leaves(2, 2)), refuse)
     check(log, leaves(0, 2))
-    log.append([], leaves(2, 1), seal)
+    log.append([], pack(leaves(2, 1)), seal)
     check(backend.open(), leaves(0, 3))
 
 
 @pytest.mark.parametrize("persisted", [True, False])
 def test_it_failed(backend: Memory | Segments, persisted: bool) -> None:
     log = backend.open()
-    log.append([], leaves(0, 5), seal)
+    log.append([], pack(leaves(0, 5)), seal)
     backend.fail(persisted=persisted)
     with pytest.raises(Unavailable):
-        log.append([b"r"], leaves(5, 300), seal)
+        log.append([b"r"], pack(leaves(5, 300)), seal)
     check(log, leaves(0, 5))
     log = backend.open()
     check(log, leaves(0, 305 if persisted else 5))
     size = log.tip.size
-    log.append([], leaves(size, 2), seal)
+    log.append([], pack(leaves(size, 2)), seal)
     check(backend.open(), leaves(0, size + 2))
 
 
@@ -225,12 +229,39 @@ def test_cosigned_notes(backend: Memory | Segments) -> None:
     assert sorted(backend.open().cosigned()) == [b"three", b"two"]
 
 
+def test_a_mark_in_the_middle_is_where_the_next_opening_begins(
+    backend: Memory | Segments,
+) -> None:
+    log = backend.open()
+    written: list[bytes] = []
+    for count in (1, 0, 300, 17):
+        log.append([b"record"], pack(leaves(len(written), count)), seal)
+        written += leaves(len(written), count)
+    mark = log.mark()
+    log.append([b"after", b"the mark"], NO_LEAVES, seal)
+    log.append([], pack(leaves(len(written), 40)), seal)
+    log.keep(mark, b"what it came to")
+    log = backend.open()
+    assert mark.size == len(written) == 318
+    assert log.kept == (318, b"what it came to")
+    after = list(log.replay())
+    assert [(commit.first, commit.count, commit.known) for commit in after] == [
+        (318, 0, False),
+        (318, 40, False),
+    ]
+    assert after[0].records == (b"after", b"the mark")
+    every = list(log.replay(everything=True))
+    assert [commit.known for commit in every] == [True] * 4 + [False] * 2
+    check(log, leaves(0, 358))
+    log.append([], pack(leaves(358, 3)), seal)
+    check(backend.open(), leaves(0, 361))
+
+
 def test_sizes_that_fit_nowhere(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path)
-    for records, items in (([bytes(MAX_RECORD_BYTES + 1)], []), ([], [bytes(65_536)])):
-        with pytest.raises(InvalidInput):
-            log.append(records, items, seal)
-    log.append([bytes(MAX_RECORD_BYTES)], [bytes(65_535)], seal)
+    with pytest.raises(InvalidInput):
+        log.append([bytes(MAX_RECORD_BYTES + 1)], NO_LEAVES, seal)
+    log.append([bytes(MAX_RECORD_BYTES)], pack([bytes(65_535)]), seal)
     log.close()
     log = SegmentLog(tmp_path)
     assert log.leaves(0, 1) == [bytes(65_535)]

@@ -1,16 +1,17 @@
 """What can be computed from the segments and is kept to be read as slices.
 
     hashes/<tile level>    the tree's hashes of level 8 * tile level, 32 bytes each
-    places                 where each leaf lies, 8 bytes each: position in the log << 16 | length
+    places16               where every sixteenth leaf lies, 12 bytes each: position of its frame
+                           in the log (8), offset of the leaf's length in the frame's payload (4)
 
-These files decide nothing and are not synced. Whenever the log is opened they are compared with
-what the segments say, and mended.
+These files decide nothing and are not synced with a commit. What a kept mark covers was synced
+before the mark was; whatever lies above it is compared with the segments at opening, and mended.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from connector.adapters.segments.disk import Disk
@@ -18,61 +19,87 @@ from connector.errors import InternalError, Unavailable
 from connector.tlog.merkle import HASH_BYTES
 from connector.tlog.tiles import TILE_HEIGHT
 
+STRIDE = 16  # leaves to a place
 _CHUNK = 1 << 20  # bytes compared at a time
-_PLACE_BYTES = 8
-_LENGTH_BITS = 16
+_PLACE_BYTES = 12
 
 
-def place(position: int, length: int) -> bytes:
-    """A leaf of ``length`` bytes whose frame starts at ``position``."""
-    return (position << _LENGTH_BITS | length).to_bytes(_PLACE_BYTES)
+def encode_places(places: Iterable[tuple[int, int]]) -> bytes:
+    """``(position of the frame, offset in its payload)`` of leaves."""
+    return b"".join(position.to_bytes(8) + offset.to_bytes(4) for position, offset in places)
+
+
+def places_before(size: int) -> int:
+    """How many places the first ``size`` leaves have."""
+    return -(-size // STRIDE)
 
 
 class Derived:
-    """``restore`` and ``restored`` are for opening. Afterwards ``write`` is the one writer's, and
-    the rest anybody's, for items that were written."""
+    """``trust``, ``restore`` and ``restored`` are for opening. Afterwards ``write`` is the one
+    writer's, and the rest anybody's, for items that were written."""
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._places = _Items(folder / "places", _PLACE_BYTES, disk)
+        self._places = _Items(folder / "places16", _PLACE_BYTES, disk)
         self._levels: dict[int, _Items] = {}
 
-    def restore(self, place: bytes, hashes: list[tuple[int, bytes]]) -> None:
-        """The next leaf's place, and the ``(tile level, hash)`` pairs that it completed."""
-        self._places.restore(place)
-        for level, value in hashes:
-            self._level(level).restore(value)
+    def trust(self, size: int) -> bool:
+        """Take what is there for the first ``size`` leaves as it is; False if it is too short."""
+        wanted = {self._places: places_before(size)}
+        level = 0
+        while size >> TILE_HEIGHT * level:
+            wanted[self._level(level)] = size >> TILE_HEIGHT * level
+            level += 1
+        if any(items.stored() < count for items, count in wanted.items()):
+            return False
+        for items, count in wanted.items():
+            items.trust(count)
+        return True
+
+    def restore(self, places: bytes, hashes: Mapping[int, bytes]) -> None:
+        """The next leaves' places, and the hashes that they completed by tile level."""
+        self._places.restore(places)
+        for level, values in hashes.items():
+            self._level(level).restore(values)
 
     def restored(self) -> None:
         """No more leaves: what lies behind them is cut off."""
         for path in (self._folder / "hashes").iterdir():
             if path.name.isdecimal():
                 self._level(int(path.name))
-        for items in (self._places, *self._levels.values()):
+        for items in self._all():
             items.restored()
+        (self._folder / "places").unlink(missing_ok=True)  # of before version 0.2
 
-    def write(self, first: int, places: bytes, hashes: Mapping[int, bytes | bytearray]) -> None:
+    def write(self, first: int, places: bytes, hashes: Mapping[int, bytes]) -> None:
         """For leaves from index ``first`` on. Raises ``OSError``."""
-        self._places.write(first, places)
+        if places:
+            self._places.write(places_before(first), places)
         for level, values in hashes.items():
             self._level(level).write(first >> TILE_HEIGHT * level, values)
 
-    def places(self, start: int, count: int) -> list[tuple[int, int]]:
-        """``(position, length)`` of each leaf."""
-        data = self._places.read(start, count)
-        found = []
-        for at in range(0, len(data), _PLACE_BYTES):
-            value = int.from_bytes(data[at : at + _PLACE_BYTES])
-            found.append((value >> _LENGTH_BITS, value & (1 << _LENGTH_BITS) - 1))
-        return found
+    def place(self, index: int) -> tuple[int, int]:
+        """``(position, offset)`` of leaf ``index``, rounded down to a multiple of ``STRIDE``."""
+        data = self._places.read(index // STRIDE, 1)
+        return int.from_bytes(data[:8]), int.from_bytes(data[8:])
 
     def hashes(self, level: int, start: int, count: int) -> bytes:
         return self._level(level).read(start, count)
 
+    def sync(self) -> None:
+        """What was written is on stable storage on return. Raises ``OSError``."""
+        for items in self._all():
+            items.sync()
+        for path in (self._folder / "hashes", self._folder):
+            self._disk.sync_folder(path)
+
     def close(self) -> None:
-        for items in (self._places, *self._levels.values()):
+        for items in self._all():
             items.close()
+
+    def _all(self) -> list[_Items]:
+        return [self._places, *self._levels.copy().values()]
 
     def _level(self, level: int) -> _Items:
         if level not in self._levels:
@@ -91,8 +118,15 @@ class _Items:
         self._due = bytearray()
         self._done = 0  # bytes known to be right
 
-    def restore(self, item: bytes) -> None:
-        self._due += item
+    def stored(self) -> int:
+        """Items in the file, right or not."""
+        return os.fstat(self._fd).st_size // self._width
+
+    def trust(self, count: int) -> None:
+        self._done = count * self._width
+
+    def restore(self, items: bytes) -> None:
+        self._due += items
         if len(self._due) >= _CHUNK:
             self._settle()
 
@@ -101,7 +135,7 @@ class _Items:
         if os.fstat(self._fd).st_size != self._done:
             self._disk.truncate(self._fd, self._done)
 
-    def write(self, index: int, items: bytes | bytearray) -> None:
+    def write(self, index: int, items: bytes) -> None:
         self._disk.write(self._fd, items, index * self._width)
 
     def read(self, index: int, count: int) -> bytes:
@@ -112,6 +146,9 @@ class _Items:
         if len(data) != count * self._width:
             raise InternalError("log: a derived file is shorter than the log", hint="restart")
         return data
+
+    def sync(self) -> None:
+        self._disk.sync(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -6,6 +6,7 @@ Errors are ``OSError``; the callers turn them into ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -16,13 +17,17 @@ class Disk:
         """A new file, open for reading and writing by its owner alone; it must not exist."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def write(self, fd: int, data: bytes | bytearray, offset: int) -> None:
-        """All of ``data``, in one call where the system takes it whole."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(fd, view, offset)
-            view = view[written:]
+    def write(self, fd: int, data: bytes | Sequence[bytes], offset: int) -> None:
+        """All of ``data``, or of its parts one after the other, in one call where the system
+        takes it whole."""
+        views = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data) if part]
+        while views:
+            written = os.pwritev(fd, views, offset)
             offset += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)

@@ -1,18 +1,21 @@
 """The bytes of a log segment: header, frames, commits; written and strictly read.
 
 A segment file is a header and then commits, one after the other. A commit is frames: records,
-then leaves, then one commit frame that seals them. All integers are big-endian.
+then all its leaves in one bundle, then a seal. All integers are big-endian.
 
     header   "tdslog1\\n" | log id (16) | position (8) | leaves (8) | chain (32) | check (24)
     frame    type (1) | length (4) | payload
-    commit   log id (16) | size (8) | chain (32) | check (16) | checkpoint note
+    bundle   leaves, packed: each behind its length, a uint16
+    seal     log id (16) | size (8) | chain (32) | check (16) | checkpoint note
 
 ``position`` counts the bytes of all segments, headers included, so a segment is named by where
-it starts. ``chain`` is SHA-256(previous chain | size | SHA-256(frames) | SHA-256(note)): it makes
-a changed, missing or moved byte visible in every later commit. ``check`` is a truncated SHA-256
-of what stands beside it, so that a commit frame is known for one without what came before it.
-``log id`` is random and never leaves the node: nobody can put something into a leaf that looks
-like a commit.
+it starts. ``chain`` is SHA-256(previous chain | size | SHA-256(record frames) | SHA-256(note)),
+and the root in the note covers the leaves: a changed, missing or moved byte is visible in every
+later commit. ``check`` is a truncated SHA-256 of what stands beside it, so that a seal is known
+for one without what came before it. ``log id`` is random and never leaves the node: nobody can
+put something into a leaf that looks like a seal.
+
+Logs of before version 0.2 have a frame for each leaf, and commits whose chain covers all frames.
 """
 
 from __future__ import annotations
@@ -41,13 +44,18 @@ class Type(IntEnum):
     LEAF = 1
     RECORD = 2
     COMMIT = 3
+    BUNDLE = 4
+    SEAL = 5
 
 
 _LIMITS = {
     Type.LEAF: MAX_ENTRY_BYTES,
     Type.RECORD: MAX_RECORD_BYTES,
     Type.COMMIT: _SEALED + _CHECK + MAX_NOTE_BYTES,
+    Type.BUNDLE: MAX_BATCH_BYTES,
+    Type.SEAL: _SEALED + _CHECK + MAX_NOTE_BYTES,
 }
+_ENDS = (Type.COMMIT, Type.SEAL)
 
 
 class Broken(Exception):
@@ -72,13 +80,18 @@ class Header:
 
 @dataclass(slots=True)
 class Batch:
-    """One commit as it was read. ``places`` are the offsets of the leaf frames in the segment;
-    ``note`` is empty if the commit had no leaves; ``end`` is the offset after the commit."""
+    """One commit as it was read: ``count`` leaves, packed.
+
+    ``places`` are the offsets in the segment of the frames that hold leaves, each with how many
+    leaves of the commit come before it. ``note`` is empty if there are no leaves; ``end`` is the
+    offset after the commit.
+    """
 
     start: int
     records: list[bytes] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    packed: bytes = b""
+    count: int = 0
+    places: list[tuple[int, int]] = field(default_factory=list)
     size: int = 0
     chain: bytes = b""
     note: bytes = b""
@@ -101,61 +114,111 @@ def parse_header(data: bytes) -> Header:
 
 
 def frame(type: Type, payload: bytes) -> bytes:
-    return type.to_bytes(1) + len(payload).to_bytes(4) + payload
+    return frame_head(type, len(payload)) + payload
 
 
-def commit_frame(log_id: bytes, previous: bytes, body: bytes, size: int, note: bytes) -> bytes:
-    """The frame that seals ``body``, the frames before it; see ``chain_of``."""
-    sealed = log_id + size.to_bytes(8) + _chain(previous, hashlib.sha256(body).digest(), size, note)
-    return frame(Type.COMMIT, sealed + _check(sealed + note, _CHECK) + note)
+def frame_head(type: Type, length: int) -> bytes:
+    return type.to_bytes(1) + length.to_bytes(4)
 
 
-def chain_of(commit: bytes) -> bytes:
-    """The chain value in a whole commit frame."""
-    return commit[FRAME_HEAD + LOG_ID_BYTES + 8 : FRAME_HEAD + _SEALED]
+def read_head(head: bytes) -> tuple[Type, int]:
+    """Type and payload length. Raises ``Broken``."""
+    if len(head) != FRAME_HEAD or head[0] not in _TYPES:
+        raise Broken
+    type_, length = _TYPES[head[0]], int.from_bytes(head[1:])
+    if length > _LIMITS[type_]:
+        raise Broken
+    return type_, length
 
 
-def read_batches(file: BinaryIO, header: Header, *, verify: bool = True) -> Iterator[Batch]:
-    """The commits of a segment whose header was just read from ``file``, in order.
+def seal_frame(log_id: bytes, previous: bytes, records: bytes, size: int, note: bytes) -> bytes:
+    """The frame that seals a commit with these record frames; see ``chain_of``."""
+    chain = _chain(previous, hashlib.sha256(records).digest(), size, note)
+    sealed = log_id + size.to_bytes(8) + chain
+    return frame(Type.SEAL, sealed + _check(sealed + note, _CHECK) + note)
 
-    Raises ``Broken`` at the first byte that belongs to no whole commit; every batch yielded
-    before is sound. Without ``verify`` hashes are taken on trust (the log was checked when it was
-    opened) and only the form is checked.
+
+def chain_of(seal: bytes) -> bytes:
+    """The chain value in a whole seal frame."""
+    return seal[FRAME_HEAD + LOG_ID_BYTES + 8 : FRAME_HEAD + _SEALED]
+
+
+def is_end(data: bytes, log_id: bytes, chain: bytes) -> bool:
+    """Whether ``data`` is the frame that ends a commit, with this chain value."""
+    try:
+        type_, length = read_head(data[:FRAME_HEAD])
+    except Broken:
+        return False
+    payload = data[FRAME_HEAD:]
+    whole = type_ in _ENDS and len(payload) == length and _is_commit(payload, log_id)
+    return whole and chain_of(data) == chain
+
+
+def end_bytes(note: bytes) -> int:
+    """The length of the frame that ends a commit with this note."""
+    return FRAME_HEAD + _SEALED + _CHECK + len(note)
+
+
+def read_batches(
+    file: BinaryIO, log_id: bytes, chain: bytes, size: int, at: int, *, verify: bool = True
+) -> Iterator[Batch]:
+    """The commits from offset ``at`` of a segment on, where ``file`` stands, in order.
+
+    ``chain`` and ``size`` (leaves) are those before the first. Raises ``Broken`` at the first byte
+    that belongs to no whole commit; of every batch yielded before, records, form and note are
+    sound, and the caller compares its leaves with the root in the note (in old commits the chain
+    covers them too). Without ``verify`` hashes are taken on trust (the log was checked when it
+    was opened) and only the form is checked.
     """
-    chain, size, at = header.chain, header.leaves, HEADER_BYTES
     while True:
         batch = Batch(start=at)
-        digest = hashlib.sha256()
+        every, records = hashlib.sha256(), hashlib.sha256()
+        leaves: list[bytes] = []
         while True:
             head = file.read(FRAME_HEAD)
             if not head and at == batch.start:
                 return
-            type_, payload = _read_frame(file, head)
-            if type_ is Type.COMMIT:
+            type_, length = read_head(head)
+            payload = file.read(length)
+            if len(payload) != length:
+                raise Broken
+            if type_ in _ENDS:
                 break
-            if verify:
-                digest.update(head)
-                digest.update(payload)
-            if type_ is Type.LEAF:
-                batch.places.append(at)
-                batch.leaves.append(payload)
-            else:
+            if verify and type_ is not Type.BUNDLE:
+                every.update(head + payload)
+            if batch.packed or (type_ is Type.BUNDLE and (leaves or not payload)):
+                raise Broken  # one bundle, the last frame before the seal, and no leaves beside it
+            if type_ is Type.RECORD:
+                records.update(head + payload)
                 batch.records.append(payload)
-            at += FRAME_HEAD + len(payload)
+            elif type_ is Type.LEAF:
+                batch.places.append((at, len(leaves)))
+                leaves.append(len(payload).to_bytes(2) + payload)
+            else:
+                batch.places.append((at, 0))
+                batch.packed = payload
+            at += FRAME_HEAD + length
             if at - batch.start > MAX_BATCH_BYTES:
                 raise Broken
-        if not _is_commit(payload, header.log_id):
+        if (type_ is Type.SEAL and leaves) or (type_ is Type.COMMIT and batch.packed):
             raise Broken
-        size += len(batch.leaves)
+        if not _is_commit(payload, log_id):
+            raise Broken
+        batch.packed = batch.packed or b"".join(leaves)
         batch.size = int.from_bytes(payload[LOG_ID_BYTES : LOG_ID_BYTES + 8])
         batch.chain = payload[LOG_ID_BYTES + 8 : _SEALED]
         batch.note = payload[_SEALED + _CHECK :]
-        if batch.size != size:
+        batch.count = batch.size - size
+        if batch.count < 0 or (leaves and batch.count != len(leaves)):
             raise Broken
-        if verify and batch.chain != _chain(chain, digest.digest(), size, batch.note):
+        if bool(batch.count) != bool(batch.packed) or (batch.count and not batch.note):
             raise Broken
-        chain = batch.chain
-        at += FRAME_HEAD + len(payload)
+        if verify:
+            covered = every if type_ is Type.COMMIT else records
+            if batch.chain != _chain(chain, covered.digest(), batch.size, batch.note):
+                raise Broken
+        size, chain = batch.size, batch.chain
+        at += FRAME_HEAD + length
         batch.end = at
         yield batch
 
@@ -184,24 +247,11 @@ def _commits_in(tail: bytes, log_id: bytes) -> Iterator[int]:
     at = tail.find(log_id)
     while at != -1:
         start = at - FRAME_HEAD
-        if start >= 0 and tail[start] == Type.COMMIT:
+        if start >= 0 and tail[start] in _ENDS:
             length = int.from_bytes(tail[start + 1 : at])
             if _is_commit(tail[at : at + length], log_id):
                 yield start
         at = tail.find(log_id, at + 1)
-
-
-def _read_frame(file: BinaryIO, head: bytes) -> tuple[Type, bytes]:
-    if len(head) != FRAME_HEAD or head[0] not in _TYPES:
-        raise Broken
-    type_ = _TYPES[head[0]]
-    length = int.from_bytes(head[1:])
-    if length > _LIMITS[type_]:
-        raise Broken
-    payload = file.read(length)
-    if len(payload) != length:
-        raise Broken
-    return type_, payload
 
 
 _TYPES = {int(type_): type_ for type_ in Type}

@@ -2,10 +2,11 @@
 
     lock                   held by the one process that has the log open
     segments/<position>    what was committed, and all that decides (``frames``)
-    hashes/, places        computed from the segments, to be read as slices (``derived``)
+    hashes/, places16      computed from the segments, to be read as slices (``derived``)
+    kept                   where an opening begins, and the meter's state there (``marks``)
     cosigned/<witness>     the last note that each witness cosigned
 
-A commit is one write and one fdatasync. Opening reads everything once (``opening``).
+A commit is one write and one fdatasync. Opening reads what follows the kept mark (``opening``).
 
 Leaves out: whose signature a checkpoint carries, and whether a tail is missing altogether: the
 meter compares with what witnesses saw.
@@ -18,28 +19,33 @@ import hashlib
 import os
 import secrets
 import threading
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from connector.adapters.segments import frames
-from connector.adapters.segments.derived import Derived, place
+from connector.adapters.segments import frames, marks
+from connector.adapters.segments.derived import STRIDE, Derived, encode_places
 from connector.adapters.segments.disk import Disk
+from connector.adapters.segments.files import Files
 from connector.adapters.segments.frames import Broken, Header, Type
-from connector.adapters.segments.opening import BUFFER, State, open_segments, segment_path
+from connector.adapters.segments.opening import Opening, State
+from connector.adapters.segments.reading import packed_leaves
+from connector.core.choose import choose
+from connector.core.interface import Core, Leaves
 from connector.errors import Conflict, InternalError, InvalidInput, Unavailable
 from connector.ports.receipts import (
     MAX_BATCH_BYTES,
     MAX_RECORD_BYTES,
     CorruptLog,
+    Mark,
     Replayed,
     Seal,
     Tip,
 )
-from connector.tlog import merkle
-from connector.tlog.tiles import MAX_ENTRY_BYTES, TILE_HEIGHT
+from connector.tlog import tiles
+from connector.tlog.frontier import root_of_subtrees
+from connector.tlog.tiles import TILE_HEIGHT
 
-SEGMENT_BYTES = 1 << 26  # a new segment starts behind this size
+SEGMENT_BYTES = 1 << 28  # a new segment starts behind this size
 
 
 class SegmentLog:
@@ -50,10 +56,16 @@ class SegmentLog:
     """
 
     def __init__(
-        self, folder: Path, *, disk: Disk | None = None, segment_bytes: int = SEGMENT_BYTES
+        self,
+        folder: Path,
+        *,
+        core: Core | None = None,
+        disk: Disk | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
+        self._core = core or choose()
         self._disk = disk or Disk()
-        self._segments = folder / "segments"
+        self._folder = folder
         self._cosigned = folder / "cosigned"
         self._segment_bytes = segment_bytes
         self._writing = threading.Lock()
@@ -61,30 +73,38 @@ class SegmentLog:
         self._failed = False
         self._closed = False
         self._state = State()
+        self._kept: tuple[marks.Position, bytes] | None = None
         try:
-            for path in (self._segments, self._cosigned, folder / "hashes"):
+            for path in (folder / "segments", self._cosigned, folder / "hashes"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(folder / "lock")
+            self._files = Files(folder / "segments")
             self._derived = Derived(folder, self._disk)
             try:
-                open_segments(self._segments, self._derived, self._disk, self._state)
-                if not self._state.starts:
-                    self._state.log_id = secrets.token_bytes(frames.LOG_ID_BYTES)
-                    self._add_segment()
-                self._derived.restored()
-                for path in (self._segments, folder):
-                    self._disk.sync_folder(path)
+                self._open()
             except BaseException:
                 self.close()
                 raise
         except OSError as error:
             raise Unavailable("the log's folder cannot be read or written") from error
 
+    def _open(self) -> None:
+        kept = marks.read_kept(self._folder / marks.FILE_NAME)
+        opening = Opening(self._files, self._derived, self._disk, self._core, self._state)
+        if opening.open(kept[0] if kept else None):
+            self._kept = kept
+        if not self._files.starts():
+            self._state.log_id = secrets.token_bytes(frames.LOG_ID_BYTES)
+            self._add_segment()
+        self._derived.restored()
+        for path in (self._folder / "segments", self._folder):
+            self._disk.sync_folder(path)
+
     @property
     def tip(self) -> Tip:
         return self._state.tip
 
-    def append(self, records: Sequence[bytes], leaves: Sequence[bytes], seal: Seal) -> Tip:
+    def append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
         with self._writing:
             if self._failed or self._closed:
                 raise Unavailable(
@@ -99,26 +119,74 @@ class SegmentLog:
                     "the log cannot be written", hint="check the disk and its free space"
                 ) from error
 
-    def replay(self) -> Iterator[Replayed]:
-        starts = self._state.starts.copy()
+    def mark(self) -> Mark:
+        with self._writing:
+            state = self._state
+            return Mark(state.tip.size, state.position(self._files.starts()[-1]).encode())
+
+    def keep(self, mark: Mark, state: bytes) -> None:
+        with self._keeping:
+            try:
+                self._derived.sync()
+                data = marks.encode_kept(mark.position, state)
+                self._disk.replace(self._folder / marks.FILE_NAME, data)
+            except OSError as error:
+                raise Unavailable("the log's state cannot be stored") from error
+
+    @property
+    def kept(self) -> tuple[int, bytes] | None:
+        return None if self._kept is None else (self._kept[0].size, self._kept[1])
+
+    def replay(self, *, everything: bool = False) -> Iterator[Replayed]:
+        known = 0 if self._kept is None else self._kept[0].end
+        end = self._state.end
+        starts = self._files.starts()
+        size = 0 if everything or self._kept is None else self._kept[0].size
+        for start, following in zip(starts, [*starts[1:], end], strict=True):
+            if not everything and following <= known:
+                continue
+            at = frames.HEADER_BYTES
+            if not everything and start < known:
+                at = known - start
+            if start + at >= end:
+                return
+            for batch in self._batches(start, at, size):
+                first, size = size, batch.size
+                yield Replayed(
+                    first=first,
+                    count=batch.count,
+                    records=tuple(batch.records),
+                    packed=batch.packed,
+                    known=start + batch.end <= known,
+                )
+                if start + batch.end >= end:
+                    return
+
+    def _batches(self, start: int, at: int, size: int) -> Iterator[frames.Batch]:
         try:
-            for start, end in zip(starts, [*starts[1:], self._state.end], strict=True):
-                if end - start == frames.HEADER_BYTES:
-                    continue
-                with segment_path(self._segments, start).open("rb", buffering=BUFFER) as file:
-                    header = frames.parse_header(file.read(frames.HEADER_BYTES))
-                    for batch in frames.read_batches(file, header, verify=False):
-                        first = batch.size - len(batch.leaves)
-                        yield Replayed(first, tuple(batch.records), tuple(batch.leaves))
-                        if start + batch.end >= end:
-                            break
+            with self._files.open(start, at) as file:
+                yield from frames.read_batches(
+                    file, self._state.log_id, b"", size, at, verify=False
+                )
         except (Broken, OSError) as error:
             raise CorruptLog("the log changed while it was read") from error
 
     def leaves(self, start: int, count: int) -> list[bytes]:
         if start < 0 or count < 0 or start + count > self.tip.size:
             raise InvalidInput("log: no such leaves")
-        return [self._leaf(*found) for found in self._derived.places(start, count)]
+        if not count:
+            return []
+        position, offset = self._derived.place(start)
+        try:
+            packed = packed_leaves(self._files, position, offset, start % STRIDE, count)
+        except (Broken, OSError) as error:
+            raise Unavailable("the log cannot be read") from error
+        if self._core.leaf_hashes(packed) != self._derived.hashes(0, start, count):
+            raise InternalError(
+                "log: a leaf is not what it was when it was written",
+                hint="stop the node and run: connector log fsck",
+            )
+        return tiles.parse_bundle(packed, count)
 
     def hashes(self, tile_level: int, start: int, count: int) -> bytes:
         stored = self.tip.size >> TILE_HEIGHT * tile_level if 0 <= tile_level < 8 else 0
@@ -141,47 +209,47 @@ class SegmentLog:
         with self._writing:
             if not self._closed:
                 self._closed = True
-                self._state.close()
+                self._state.tip = Tip(0, b"")
+                self._files.close()
                 self._derived.close()
                 os.close(self._lock)
 
-    def _append(self, records: Sequence[bytes], leaves: Sequence[bytes], seal: Seal) -> Tip:
-        state = self._state
-        if state.end - state.starts[-1] >= self._segment_bytes:
-            self._disk.sync(state.fds[-1])
+    def _append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
+        state, first = self._state, self._state.tip.size
+        if state.end - self._files.starts()[-1] >= self._segment_bytes:
+            self._disk.sync(self._files.writable(self._files.starts()[-1]))
             self._add_segment()
-        parts = [frames.frame(Type.RECORD, record) for record in records]
-        at = state.end + sum(map(len, parts))
-        places = bytearray()
-        hashes: dict[int, bytearray] = {}
-        frontier = state.frontier.copy()
-        for leaf in leaves:
-            parts.append(frames.frame(Type.LEAF, leaf))
-            places += place(at, len(leaf))
-            at += len(parts[-1])
-            for level, value in frontier.append(merkle.leaf_hash(leaf)):
-                hashes.setdefault(level, bytearray()).extend(value)
-        note = b""
-        if leaves or not state.tip.checkpoint:
-            note = seal(frontier.size, frontier.root())
-        body = b"".join(parts)
-        commit = frames.commit_frame(state.log_id, state.chain, body, frontier.size, note)
-        if leaves:
-            self._derived.write(state.tip.size, bytes(places), hashes)
-        self._commit(body + commit)
-        state.frontier = frontier
-        state.chain = frames.chain_of(commit)
-        state.end += len(body) + len(commit)
-        state.tip = Tip(frontier.size, note or state.tip.checkpoint)
+        body = b"".join(frames.frame(Type.RECORD, record) for record in records)
+        parts, size, subtrees = [body], first + leaves.count, state.subtrees
+        note = state.tip.checkpoint
+        if leaves.count:
+            parts += [frames.frame_head(Type.BUNDLE, len(leaves.packed)), leaves.packed]
+            grown, completed = self._core.extend(first, state.subtrees, leaves.hashes)
+            subtrees = tuple(grown)
+            position = state.end + len(body)
+            offsets = self._core.offsets(leaves.packed, -first % STRIDE, STRIDE)
+            places = encode_places((position, offset) for offset in offsets)
+        sealed = b""
+        if leaves.count or not note:
+            note = sealed = seal(size, root_of_subtrees(subtrees))
+        end = frames.seal_frame(state.log_id, state.chain, body, size, sealed)
+        if leaves.count:
+            self._derived.write(first, places, completed)
+        self._commit([*parts, end])
+        state.subtrees = subtrees
+        state.chain = frames.chain_of(end)
+        state.commit, state.end = state.end, state.end + sum(map(len, parts)) + len(end)
+        state.tip = Tip(size, note)
         return state.tip
 
-    def _commit(self, data: bytes) -> None:
+    def _commit(self, parts: Sequence[bytes]) -> None:
         """One write, one fdatasync. After a failed write the file is cut back and stays in use;
         after a failed fdatasync nobody knows what is on the disk, so nothing more is written."""
-        fd, offset = self._state.fds[-1], self._state.end - self._state.starts[-1]
+        segment = self._files.starts()[-1]
+        fd, offset = self._files.writable(segment), self._state.end - segment
         self._failed = True
         try:
-            self._disk.write(fd, data, offset)
+            self._disk.write(fd, parts, offset)
         except OSError:
             self._disk.truncate(fd, offset)
             self._failed = False
@@ -191,8 +259,8 @@ class SegmentLog:
 
     def _add_segment(self) -> None:
         state = self._state
-        path = segment_path(self._segments, state.end)
-        header = Header(state.log_id, state.end, state.frontier.size, state.chain)
+        path = self._files.path(state.end)
+        header = Header(state.log_id, state.end, state.tip.size, state.chain)
         fd = self._disk.create(path)
         try:
             self._disk.write(fd, header.encode(), 0)
@@ -202,33 +270,16 @@ class SegmentLog:
             os.close(fd)
             path.unlink()
             raise
-        state.starts.append(state.end)
-        state.fds.append(fd)
+        self._files.added(state.end, fd)
         state.end += frames.HEADER_BYTES
-
-    def _leaf(self, position: int, length: int) -> bytes:
-        at = bisect_right(self._state.starts, position) - 1
-        try:
-            data = os.pread(
-                self._state.fds[at],
-                frames.FRAME_HEAD + length,
-                position - self._state.starts[at],
-            )
-        except OSError as error:
-            raise Unavailable("the log cannot be read") from error
-        leaf = data[frames.FRAME_HEAD :]
-        if len(leaf) != length or data != frames.frame(Type.LEAF, leaf):
-            raise InternalError("log: a leaf is not where it was written", hint="restart")
-        return leaf
+        state.commit = state.end
 
 
-def _check_sizes(records: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+def _check_sizes(records: Sequence[bytes], leaves: Leaves) -> None:
     if any(len(record) > MAX_RECORD_BYTES for record in records):
         raise InvalidInput(f"log: a record larger than {MAX_RECORD_BYTES} bytes")
-    if any(len(leaf) > MAX_ENTRY_BYTES for leaf in leaves):
-        raise InvalidInput(f"log: a leaf larger than {MAX_ENTRY_BYTES} bytes")
-    framed = sum(map(len, records)) + sum(map(len, leaves))
-    if framed + frames.FRAME_HEAD * (len(records) + len(leaves)) > MAX_BATCH_BYTES:
+    framed = sum(map(len, records)) + frames.FRAME_HEAD * len(records) + len(leaves.packed)
+    if framed > MAX_BATCH_BYTES - frames.FRAME_HEAD:
         raise InvalidInput(f"log: a batch larger than {MAX_BATCH_BYTES} bytes")
 
 

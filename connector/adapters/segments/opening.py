@@ -1,30 +1,30 @@
-"""Reading a log's segments from the first byte: what is sound, what a crash left, what is damage.
+"""Reading a log's segments: what is sound, what a crash left, what is damage.
 
-Each commit's chain value and its checkpoint's root are compared with the leaves. What a crash
-left behind the last commit is cut off; damage before it raises ``CorruptLog`` and changes
-nothing. Memory does not grow with the log.
+From the kept mark on if there is one, else from the first byte. Each commit's chain value and its
+checkpoint's root are compared with the leaves. What a crash left behind the last commit is cut
+off; damage before it raises ``CorruptLog`` and changes nothing. Memory does not grow with the
+log.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
 from connector.adapters.segments import frames
-from connector.adapters.segments.derived import Derived, place
+from connector.adapters.segments.derived import STRIDE, Derived, encode_places
 from connector.adapters.segments.disk import Disk
+from connector.adapters.segments.files import Files
 from connector.adapters.segments.frames import Broken, Header
+from connector.adapters.segments.marks import Position
+from connector.core.interface import Core
 from connector.errors import InvalidInput
 from connector.ports.receipts import CorruptLog, Tip
-from connector.tlog import merkle
 from connector.tlog.checkpoint import parse_checkpoint
-from connector.tlog.frontier import Frontier
-
-BUFFER = 1 << 20
-_NAME_DIGITS = 20
+from connector.tlog.frontier import root_of_subtrees
 
 log = structlog.get_logger()
 
@@ -33,128 +33,178 @@ log = structlog.get_logger()
 class State:
     """Where the log stands: the one mutable thing, changed by its writer alone.
 
-    ``starts`` are the segments' positions, ``fds`` their open files; ``end`` is the position
-    after the last commit.
+    ``commit`` and ``end`` are the positions before and after the last commit.
     """
 
     log_id: bytes = b""
-    starts: list[int] = field(default_factory=list)
-    fds: list[int] = field(default_factory=list)
+    commit: int = 0
     end: int = 0
-    frontier: Frontier = field(default_factory=Frontier)
+    subtrees: tuple[bytes, ...] = ()
     chain: bytes = frames.FIRST_CHAIN
     tip: Tip = field(default_factory=lambda: Tip(0, b""))
 
-    def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = []
-        self.tip = Tip(0, b"")
-
-
-def segment_path(folder: Path, position: int) -> Path:
-    return folder / f"{position:0{_NAME_DIGITS}d}"
-
-
-def open_segments(folder: Path, derived: Derived, disk: Disk, state: State) -> None:
-    """Fill ``state`` and ``derived`` from the segments in ``folder``; none are in an empty log.
-
-    Raises ``CorruptLog`` and ``OSError``.
-    """
-    names = _names(folder)
-    if names and _is_unborn(segment_path(folder, names[-1])):
-        log.warning("the log's last segment was never begun and is removed", position=names[-1])
-        segment_path(folder, names.pop()).unlink()
-    for start in names:
-        if start != state.end:
-            raise CorruptLog(
-                "the log lacks a segment, or one was cut",
-                hint="restore the log's folder from its newest copy",
-            )
-        _Segment(folder, derived, disk, state).open(start, last=start == names[-1])
-
-
-def _names(folder: Path) -> list[int]:
-    names = sorted(path.name for path in folder.iterdir())
-    if any(len(name) != _NAME_DIGITS or not name.isdecimal() for name in names):
-        raise CorruptLog("the log's folder holds a file that is not the log's")
-    return [int(name) for name in names]
-
-
-def _is_unborn(path: Path) -> bool:
-    """A crash may have come between the creation of a segment and its header."""
-    if path.stat().st_size > frames.HEADER_BYTES:
-        return False
-    try:
-        frames.parse_header(path.read_bytes())
-    except Broken:
-        return True
-    return False
+    def position(self, segment: int) -> Position:
+        return Position(
+            log_id=self.log_id,
+            segment=segment,
+            commit=self.commit,
+            end=self.end,
+            size=self.tip.size,
+            chain=self.chain,
+            subtrees=self.subtrees,
+            note=self.tip.checkpoint,
+        )
 
 
 @dataclass(slots=True)
-class _Segment:
-    folder: Path
+class Opening:
+    """Fills ``state`` and ``derived`` from ``files``, which know the folder's segments."""
+
+    files: Files
     derived: Derived
     disk: Disk
+    core: Core
     state: State
 
-    def open(self, start: int, *, last: bool) -> None:
-        path = segment_path(self.folder, start)
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self.state.starts.append(start)
-        self.state.fds.append(fd)
-        end = previous = frames.HEADER_BYTES
-        with path.open("rb", buffering=BUFFER) as file:
-            header = self._header(file.read(frames.HEADER_BYTES), start)
+    def open(self, kept: Position | None) -> bool:
+        """Whether it began from ``kept``. Raises ``CorruptLog`` and ``OSError``."""
+        self._drop_unborn()
+        starts = self.files.starts()
+        resumed = kept is not None and self._resume(kept)
+        for start, following in zip(starts, [*starts[1:], None], strict=False):
+            if resumed and kept is not None and start < kept.segment:
+                if following != start + self.files.size(start):
+                    raise _lacking()
+                continue
+            is_resumed = resumed and kept is not None and start == kept.segment
+            if not is_resumed and start != self.state.end:
+                raise _lacking()
+            self._segment(start, resumed=is_resumed, last=following is None)
+        if kept is not None and (self.state.tip.size < kept.size or self.state.end < kept.end):
+            raise CorruptLog(
+                "the log ends before what was once known of it: commits were lost",
+                hint="restore the log's folder from its newest copy; do not delete anything",
+            )
+        return resumed
+
+    def _drop_unborn(self) -> None:
+        """A crash may have come between the creation of a segment and its header."""
+        starts = self.files.starts()
+        if not starts or self.files.size(starts[-1]) > frames.HEADER_BYTES:
+            return
+        try:
+            frames.parse_header(self.files.read(starts[-1], 0, frames.HEADER_BYTES))
+        except Broken:
+            log.warning("the log's last segment was never begun and is removed", at=starts[-1])
+            self.files.remove(starts[-1])
+
+    def _resume(self, kept: Position) -> bool:
+        """Start from the mark, if the log has the commit that it names."""
+        if kept.segment not in self.files.starts() or not self._has_commit(kept):
+            return False
+        if not self.derived.trust(kept.size):
+            return False
+        self.state.log_id, self.state.chain = kept.log_id, kept.chain
+        self.state.commit, self.state.end = kept.commit, kept.end
+        self.state.subtrees = kept.subtrees
+        self.state.tip = Tip(kept.size, kept.note)
+        return True
+
+    def _has_commit(self, kept: Position) -> bool:
+        try:
+            header = frames.parse_header(self.files.read(kept.segment, 0, frames.HEADER_BYTES))
+            if header.log_id != kept.log_id:
+                return False
+            if kept.commit == kept.end:
+                return header.chain == kept.chain
+            ends = []
+            for note in (kept.note, b""):  # a commit without leaves has no note
+                length = frames.end_bytes(note)
+                ends.append(self.files.read(kept.segment, kept.end - kept.segment - length, length))
+        except (Broken, OSError):
+            return False
+        return any(frames.is_end(data, kept.log_id, kept.chain) for data in ends)
+
+    def _segment(self, start: int, *, resumed: bool, last: bool) -> None:
+        state = self.state
+        if not resumed:
+            self._header(start)
+            state.commit = state.end = start + frames.HEADER_BYTES
+        at = state.end - start
+        with self.files.open(start, at) as file:
             try:
-                for batch in frames.read_batches(file, header):
+                for batch in self._batches(file, at):
                     self._restore(batch, start)
-                    previous, end = end, batch.end
             except Broken:
-                self._cut(fd, end, last=last)
-        self.state.end = start + end
-        if last:
+                self._cut(start, last=last)
+        if last and state.commit < state.end:
             # A commit that failed at its fdatasync may be in the cache and not on the disk.
-            self.disk.write(fd, os.pread(fd, end - previous, previous), previous)
+            fd = self.files.writable(start)
+            data = self.files.read(start, state.commit - start, state.end - state.commit)
+            self.disk.write(fd, data, state.commit - start)
             self.disk.sync(fd)
 
-    def _header(self, data: bytes, start: int) -> Header:
+    def _batches(self, file: BinaryIO, at: int) -> Iterator[frames.Batch]:
+        state = self.state
+        return frames.read_batches(file, state.log_id, state.chain, state.tip.size, at)
+
+    def _header(self, start: int) -> None:
         try:
-            header = frames.parse_header(data)
+            header = frames.parse_header(self.files.read(start, 0, frames.HEADER_BYTES))
         except Broken:
             raise CorruptLog("a segment of the log has a damaged header") from None
         state = self.state
         log_id = state.log_id or header.log_id
-        if header != Header(log_id, start, state.frontier.size, state.chain):
+        if header != Header(log_id, start, state.tip.size, state.chain):
             raise CorruptLog("a segment of the log does not follow the one before it")
         state.log_id = log_id
-        return header
 
     def _restore(self, batch: frames.Batch, start: int) -> None:
-        state = self.state
-        for leaf, offset in zip(batch.leaves, batch.places, strict=True):
-            hashes = state.frontier.append(merkle.leaf_hash(leaf))
-            self.derived.restore(place(start + offset, len(leaf)), hashes)
+        """Raises ``Broken`` for a commit whose leaves are not those of its checkpoint."""
+        state, first = self.state, self.state.tip.size
+        if batch.count:
+            try:
+                hashes = self.core.leaf_hashes(batch.packed)
+                if len(hashes) != batch.count * 32:
+                    raise Broken
+                subtrees, completed = self.core.extend(first, state.subtrees, hashes)
+                checkpoint = parse_checkpoint(batch.note)
+            except InvalidInput:
+                raise Broken from None
+            if (checkpoint.size, checkpoint.root) != (batch.size, root_of_subtrees(subtrees)):
+                raise Broken
+            self.derived.restore(encode_places(self._places(batch, start, first)), completed)
+            state.subtrees = tuple(subtrees)
         state.chain = batch.chain
-        if not batch.note:
-            if batch.leaves:
-                raise CorruptLog("the log has leaves that no checkpoint covers")
-            return
-        try:
-            checkpoint = parse_checkpoint(batch.note)
-        except InvalidInput as error:
-            raise CorruptLog("the log has a checkpoint that cannot be read") from error
-        if (checkpoint.size, checkpoint.root) != (batch.size, state.frontier.root()):
-            raise CorruptLog("a checkpoint of the log does not cover its leaves")
-        state.tip = Tip(batch.size, batch.note)
+        state.commit, state.end = start + batch.start, start + batch.end
+        if batch.note:
+            state.tip = Tip(batch.size, batch.note)
 
-    def _cut(self, fd: int, end: int, *, last: bool) -> None:
-        tail = os.pread(fd, os.fstat(fd).st_size - end, end)
+    def _places(self, batch: frames.Batch, start: int, first: int) -> Iterator[tuple[int, int]]:
+        """Of every sixteenth leaf of the log that is in the batch."""
+        if len(batch.places) == 1:
+            position = start + batch.places[0][0]
+            for offset in self.core.offsets(batch.packed, -first % STRIDE, STRIDE):
+                yield position, offset
+        else:  # a frame for each leaf
+            for at, before in batch.places:
+                if (first + before) % STRIDE == 0:
+                    yield start + at, 0
+
+    def _cut(self, start: int, *, last: bool) -> None:
+        end = self.state.end - start
+        tail = self.files.read(start, end, self.files.size(start) - end)
         if not last or not frames.is_torn(tail, end, self.state.log_id):
             raise CorruptLog(
                 "the log is damaged before its last commit; nothing was changed",
                 hint="restore the log's folder from its newest copy; do not delete anything",
             )
         log.warning("an unfinished commit behind the log's last one is cut off", bytes=len(tail))
-        self.disk.truncate(fd, end)
+        self.disk.truncate(self.files.writable(start), end)
+
+
+def _lacking() -> CorruptLog:
+    return CorruptLog(
+        "the log lacks a segment, or one was cut",
+        hint="restore the log's folder from its newest copy",
+    )
