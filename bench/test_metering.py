@@ -17,8 +17,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from connector.adapters.segments import SegmentLog
+from connector.core.interface import Leaves
 from connector.metering.meter import Meter
 from connector.model.receipt import Outcome
+from connector.tlog import merkle
 from tests.logs import open_meter, refusal, reservation, seal
 
 SIZES = [1, 100, 1000]
@@ -69,7 +71,7 @@ def test_raw_append(benchmark: BenchmarkFixture, tmp_path: Path, size: int) -> N
 
 @pytest.mark.parametrize("size", SIZES)
 def test_storage(benchmark: BenchmarkFixture, storage: SegmentLog, size: int) -> None:
-    leaves = [LEAF] * size
+    leaves = Leaves((len(LEAF).to_bytes(2, "big") + LEAF) * size, merkle.leaf_hash(LEAF) * size)
     measure(benchmark, size, lambda: storage.append((), leaves, seal))
     assert storage.tip.size >= size
 

@@ -200,16 +200,23 @@ def _configure(data: Path, settings: str) -> None:
     path = data / "connector.toml"
     lines = settings.splitlines()
     table = next((place for place, line in enumerate(lines) if line.startswith("[")), len(lines))
-    names = {line.split("=")[0].strip() for line in lines if "=" in line}
-    kept = [
-        line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in names
-    ]
+    written = path.read_text().splitlines()
+    opened = next((place for place, line in enumerate(written) if line.startswith("[")), None)
+    kept = [*_without(written[:opened], lines[:table])]
+    if opened is not None:
+        kept += _without(written[opened:], lines[table:])
     for line in lines[table:]:
         if line.startswith("["):
             kept.remove(line)
     opened = next((at for at, line in enumerate(kept) if line.startswith("[")), len(kept))
     ordered = [*lines[:table], *kept[:opened], *lines[table:], "", *kept[opened:]]
     path.write_text("\n".join(ordered) + "\n")
+
+
+def _without(lines: list[str], settings: list[str]) -> list[str]:
+    """The lines that set something else."""
+    names = {line.split("=")[0].strip() for line in settings if "=" in line}
+    return [line for line in lines if line.split("=")[0].strip() not in names]
 
 
 async def _until_directory(found: Space) -> None:
