@@ -16,12 +16,14 @@ from connector.cli import (
     configuration,
     directory,
     failure,
+    meter,
     negotiate,
     node,
     output,
     publish,
     query,
     receipts,
+    reporters,
     serve,
 )
 from connector.core.choose import choose, described
@@ -37,6 +39,7 @@ The way of one contract, by hand:
 4. the owner:            publish (and approvals, where a person decides)
 5. the user:             catalog search, negotiate, query
 6. both:                 agreements, receipts list, receipts reconcile
+   the owner's gateways:  reporters add, then meter
 7. for an auditor:       evidence export, then connector-verify anywhere
 
 connector doctor says what is wrong. Exit codes: 0 done, 1 failed or unavailable, 2 wrong input,
@@ -62,6 +65,8 @@ app.command()(negotiate.negotiate)
 app.add_typer(negotiate.approvals, name="approvals")
 app.add_typer(agreements.group, name="agreements")
 app.command()(query.query)
+app.command()(meter.meter)
+app.add_typer(reporters.group, name="reporters")
 app.add_typer(receipts.receipts, name="receipts")
 app.add_typer(receipts.evidence, name="evidence")
 app.command()(node.doctor)

@@ -8,6 +8,7 @@ Async first, with a sync face; typed values, no protobuf; results as Arrow table
 from connector.client.directory import DirectoryNode, connect_directory
 from connector.client.errors import NodeNotRunning, Refused, UseFailed
 from connector.client.node import Node, connect
+from connector.client.reporting import Reporting, UseReport
 from connector.client.sync import SyncNode, connect_sync
 from connector.client.types import (
     Agreement,
@@ -22,6 +23,8 @@ from connector.client.types import (
     Receipts,
     ReconcileLine,
     Reconciliation,
+    Reporter,
+    ReportersDoor,
     Result,
     Status,
 )
@@ -43,10 +46,14 @@ __all__ = [
     "ReconcileLine",
     "Reconciliation",
     "Refused",
+    "Reporter",
+    "ReportersDoor",
+    "Reporting",
     "Result",
     "Status",
     "SyncNode",
     "UseFailed",
+    "UseReport",
     "connect",
     "connect_directory",
     "connect_sync",

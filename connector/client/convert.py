@@ -96,6 +96,15 @@ def checks(message: pb.DiagnoseResponse) -> tuple[types.Check, ...]:
     return tuple(types.Check(c.name, c.ok, c.detail, c.hint) for c in message.checks)
 
 
+def reporter(message: pb.Reporter) -> types.Reporter:
+    return types.Reporter(
+        name=message.name,
+        thumbprint=message.thumbprint,
+        added=time(message.added),
+        expires=time(message.expires),
+    )
+
+
 def member(message: pb.Member) -> types.Member:
     return types.Member(
         did=message.did,

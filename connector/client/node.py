@@ -232,6 +232,24 @@ class Node:
             reply.agree,
         )
 
+    async def add_reporter(self, name: str, certificate: bytes) -> types.ReportersDoor:
+        """Lets the holder of this self-signed certificate (PEM) report uses under ``name``."""
+        request = pb.AddReporterRequest(name=name, certificate=certificate)
+        reply = await self._calls.one(self._stub.AddReporter(request, timeout=DEADLINE_S))
+        return types.ReportersDoor(reply.endpoint, reply.door)
+
+    async def reporters(self) -> tuple[types.Reporter, ...]:
+        """By name."""
+        call = self._stub.ListReporters(pb.ListReportersRequest(), timeout=DEADLINE_S)
+        reply = await self._calls.one(call)
+        return tuple(convert.reporter(each) for each in reply.reporters)
+
+    async def remove_reporter(self, name: str) -> int:
+        """It reports no more, from now on; gives the number of its streams that were cut."""
+        request = pb.RemoveReporterRequest(name=name)
+        reply = await self._calls.one(self._stub.RemoveReporter(request, timeout=DEADLINE_S))
+        return reply.streams
+
     async def diagnose(self) -> tuple[types.Check, ...]:
         call = self._stub.Diagnose(pb.DiagnoseRequest(), timeout=DEADLINE_S)
         return convert.checks(await self._calls.one(call))

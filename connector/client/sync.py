@@ -156,6 +156,15 @@ class SyncNode:
     def reconcile(self, agreement_id: str) -> types.Reconciliation:
         return self._wait(self._node.reconcile(agreement_id))
 
+    def add_reporter(self, name: str, certificate: bytes) -> types.ReportersDoor:
+        return self._wait(self._node.add_reporter(name, certificate))
+
+    def reporters(self) -> tuple[types.Reporter, ...]:
+        return self._wait(self._node.reporters())
+
+    def remove_reporter(self, name: str) -> int:
+        return self._wait(self._node.remove_reporter(name))
+
     def diagnose(self) -> tuple[types.Check, ...]:
         return self._wait(self._node.diagnose())
 

@@ -162,6 +162,24 @@ class Invitation:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporter:
+    """A program that may report uses. ``thumbprint``: base64url SHA-256 of its certificate."""
+
+    name: str
+    thumbprint: str
+    added: datetime | None
+    expires: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportersDoor:
+    """Where reporters go: host:port, and the certificate (PEM) that they pin."""
+
+    endpoint: str
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     did: str
     name: str
