@@ -29,15 +29,18 @@ def choose(name: str = "auto") -> Core:
 def _core(name: str) -> Core:
     if name == "python":
         return Reference("chosen")
+    if name == "auto":
+        try:
+            return _core("native")
+        except ConfigError:
+            return Reference("no native core: built without Rust")
     try:
         from connector.core.native import Native
     except ImportError as error:
-        if name == "native":
-            raise ConfigError(
-                "the native metering core is not there",
-                hint="install Rust (cargo) and this program again, or choose another core",
-            ) from error
-        return Reference("no native core: built without Rust")
+        raise ConfigError(
+            "the native metering core is not there",
+            hint="install Rust (cargo) and this program again, or choose another core",
+        ) from error
     return Native()
 
 
