@@ -11,6 +11,7 @@ Leaves out: queueing and threads (``meter``). One thread at a time may be in her
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -140,7 +141,8 @@ class Ledger:
         self._key = key
         self._clock = clock
         self._random = random
-        self._keeping: tuple[Mark, bytes] | None = None
+        self._keeping: tuple[Mark, bytes] | None = None  # until the keys are written out
+        self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self.reader = LogReader(storage)
         self.state = self._open()
         if not storage.tip.checkpoint:
@@ -170,8 +172,11 @@ class Ledger:
 
     def close(self) -> None:
         """Write down what would make the next start slow."""
-        if self._keys.pending > KEPT_AT_CLOSE:
-            self._keep(wait=True)
+        if self._keeping is None and self._keys.pending > KEPT_AT_CLOSE:
+            self._freeze()
+        self._keys.wait()
+        self._keep()
+        self._keeper.shutdown()
 
     def recorded(self, index: int, tip: Tip) -> Recorded:
         """The receipt at this leaf, under this checkpoint."""
@@ -227,24 +232,23 @@ class Ledger:
         except InvalidInput as error:
             raise CorruptLog("the log has a leaf that is no receipt") from error
 
-    def _keep(self, *, wait: bool = False) -> None:
+    def _keep(self) -> None:
         """Now and then: have the keys written out, and when they are, the state beside them."""
-        if self._keeping is None and (wait or self._keys.pending >= self._keys.freeze_at):
-            self._keeping = self._storage.mark(), encode_state(self.state)
-            self._keys.freeze(self.state.size)
-        if self._keeping is None:
-            return
-        mark, state = self._keeping
-        if wait:
-            self._keys.wait()
-        if self._keys.covered >= mark.size:
+        if self._keeping is None and self._keys.pending >= self._keys.freeze_at:
+            self._freeze()
+        if self._keeping is not None and self._keys.covered >= self._keeping[0].size:
+            self._keeper.submit(self._write_down, *self._keeping)
             self._keeping = None
-            try:
-                self._storage.keep(mark, state)
-            except Unavailable as error:
-                log.warning(
-                    "the log's state is not kept: the next start is slow", reason=error.message
-                )
+
+    def _freeze(self) -> None:
+        self._keeping = self._storage.mark(), encode_state(self.state)
+        self._keys.freeze(self.state.size)
+
+    def _write_down(self, mark: Mark, state: bytes) -> None:
+        try:
+            self._storage.keep(mark, state)
+        except Unavailable as error:
+            log.warning("the log's state is not kept: a start is slow", reason=error.message)
 
     def _seal(self, size: int, root: bytes) -> bytes:
         return sign_checkpoint(self._origin, size, root, self._key)

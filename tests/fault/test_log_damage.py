@@ -93,6 +93,9 @@ GARBAGE = {
     "noise": bytes(range(256)) * 8,
     "a huge length": b"\x01\xff\xff\xff\xff" + bytes(100),
     "an empty commit": frames.frame(frames.Type.COMMIT, b""),
+    "an empty seal": frames.frame(frames.Type.SEAL, b""),
+    "an empty bundle": frames.frame(frames.Type.BUNDLE, b""),
+    "a bundle without a seal": frames.frame(frames.Type.BUNDLE, b"\x00\x04leaf"),
     "a leaf without a commit": frames.frame(frames.Type.LEAF, b"leaf"),
     "one byte": b"\x03",
 }
@@ -232,16 +235,16 @@ def test_a_rewritten_frame_with_a_mended_chain_does_not_match_its_checkpoint(
     path = segment(tmp_path)
     with path.open("rb") as file:
         header = frames.parse_header(file.read(frames.HEADER_BYTES))
-        batches = list(frames.read_batches(file, header))
+        batches = list(
+            frames.read_batches(file, header.log_id, header.chain, 0, frames.HEADER_BYTES)
+        )
     data, chain = bytearray(header.encode()), header.chain
     for batch in batches:
-        leaves = [item.replace(b"leaf 5", b"LEAF 5") for item in batch.leaves]
-        body = b"".join(
-            [frames.frame(frames.Type.RECORD, record) for record in batch.records]
-            + [frames.frame(frames.Type.LEAF, item) for item in leaves]
-        )
-        commit = frames.commit_frame(header.log_id, chain, body, batch.size, batch.note)
+        body = b"".join(frames.frame(frames.Type.RECORD, record) for record in batch.records)
+        commit = frames.seal_frame(header.log_id, chain, body, batch.size, batch.note)
         chain = frames.chain_of(commit)
+        if batch.packed:
+            body += frames.frame(frames.Type.BUNDLE, batch.packed.replace(b"leaf 5", b"LEAF 5"))
         data += body + commit
     path.write_bytes(data)
     with pytest.raises(CorruptLog):
@@ -341,7 +344,7 @@ def test_derived_files_are_mended(tmp_path: Path, how: str) -> None:
     log.append([], pack([leaf(number) for number in range(600)]), seal)
     log.close()
     good = {path: path.read_bytes() for path in (tmp_path / "hashes").iterdir()}
-    good[tmp_path / "places"] = (tmp_path / "places").read_bytes()
+    good[tmp_path / "places16"] = (tmp_path / "places16").read_bytes()
     assert len(good) == 3
     for path in good:
         DERIVED[how](path)
@@ -365,7 +368,7 @@ def test_one_writer(tmp_path: Path) -> None:
 
 def test_a_leaf_that_looks_like_a_commit_is_a_leaf(tmp_path: Path) -> None:
     log = SegmentLog(tmp_path)
-    fake = frames.commit_frame(bytes(16), frames.FIRST_CHAIN, b"", 7, b"note")
+    fake = frames.seal_frame(bytes(16), frames.FIRST_CHAIN, b"", 7, b"note")
     log.append([], pack([fake, frames.MAGIC * 40]), seal)
     log.append([], pack([b"after"]), seal)
     log.close()

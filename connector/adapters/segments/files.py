@@ -83,6 +83,10 @@ class Files:
         self._writable = start, fd
 
     def remove(self, start: int) -> None:
+        with self._reading:
+            fd = self._open.pop(start, None)
+            if fd is not None:
+                os.close(fd)
         self._starts.remove(start)
         self.path(start).unlink()
 

@@ -20,6 +20,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from connector.adapters.segments import frames, marks
@@ -73,17 +74,18 @@ class SegmentLog:
         self._failed = False
         self._closed = False
         self._state = State()
+        self._parts = ExitStack()
         self._kept: tuple[marks.Position, bytes] | None = None
         try:
             for path in (folder / "segments", self._cosigned, folder / "hashes"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(folder / "lock")
-            self._files = Files(folder / "segments")
-            self._derived = Derived(folder, self._disk)
             try:
+                self._derived = self._parts.enter_context(closing(Derived(folder, self._disk)))
+                self._files = self._parts.enter_context(closing(Files(folder / "segments")))
                 self._open()
             except BaseException:
-                self.close()
+                self._let_go()
                 raise
         except OSError as error:
             raise Unavailable("the log's folder cannot be read or written") from error
@@ -210,9 +212,11 @@ class SegmentLog:
             if not self._closed:
                 self._closed = True
                 self._state.tip = Tip(0, b"")
-                self._files.close()
-                self._derived.close()
-                os.close(self._lock)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._parts.close()
+        os.close(self._lock)
 
     def _append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
         state, first = self._state, self._state.tip.size
