@@ -23,7 +23,7 @@ from typing import Any
 
 from connector.model import cbor
 from connector.verifier.evidence import write_evidence
-from tests.vectors import liars, scenario
+from tests.vectors import liars, reporters, scenario
 
 FOLDER = Path(__file__).parent
 MISSING = object()
@@ -510,7 +510,7 @@ def files() -> dict[str, bytes]:
         *changes_of_reports(reported),
         *unusable(provider),
     ]
-    for case in liars.CASES:
+    for case in (*liars.CASES, *reporters.CASES):
         name = case.make.__name__
         whole[f"{name}.json"] = write_evidence(case.make())
         verdicts.append(
