@@ -145,10 +145,15 @@ class FileKeys:
         with self._lock:
             frozen = (*view.frozen, view.memory) if view.memory else view.frozen
             self._view = _View(self._view.runs, frozen, {})
-        self._writer = threading.Thread(
+        writer = threading.Thread(
             target=self._write, args=(first, size, frozen), name="keys-write", daemon=True
         )
-        self._writer.start()
+        try:
+            writer.start()
+        except RuntimeError:
+            self._trouble = "key files cannot be written: there is no thread for it"
+        else:
+            self._writer = writer
 
     def wait(self) -> None:
         if self._writer:
@@ -209,8 +214,13 @@ class FileKeys:
         if idle:
             if self._merger:
                 self._merger.join()  # it is on its way out
-            self._merger = threading.Thread(target=self._merge_all, name="keys-merge", daemon=True)
-            self._merger.start()
+            merger = threading.Thread(target=self._merge_all, name="keys-merge", daemon=True)
+            try:
+                merger.start()
+            except RuntimeError:
+                self._merging, self._merger = False, None
+            else:
+                self._merger = merger
 
     def _merge_all(self) -> None:
         """Thread: merge until nothing is due, or it does not work."""

@@ -9,9 +9,10 @@ use crate::InternalError;
 use pyo3::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::hash::BuildHasher;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -266,7 +267,7 @@ impl Guard<'_> {
 
 impl Shared {
     fn open(folder: &Path) -> io::Result<Arc<Shared>> {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let runs = open_runs(folder)?;
         Ok(Arc::new(Shared {
             folder: folder.to_path_buf(),
@@ -303,9 +304,26 @@ impl Shared {
         let tables = state.frozen.clone();
         drop(state);
         let shared = Arc::clone(self);
-        let writer = thread::spawn(move || shared.write(first, size, tables));
-        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        self.start(&self.writer, "keys-write", move || shared.write(first, size, tables));
         Ok(())
+    }
+
+    fn start(
+        &self,
+        place: &Mutex<Option<JoinHandle<()>>>,
+        name: &str,
+        job: impl FnOnce() + Send + 'static,
+    ) -> bool {
+        match thread::Builder::new().name(name.to_string()).spawn(job) {
+            Ok(thread) => {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+                true
+            }
+            Err(error) => {
+                self.state().trouble = format!("key files cannot be written: {error}");
+                false
+            }
+        }
     }
 
     fn wait(&self) {
@@ -352,8 +370,9 @@ impl Shared {
                 if idle {
                     join(&self.merger);
                     let shared = Arc::clone(&self);
-                    let merger = thread::spawn(move || shared.merge_all());
-                    *self.merger.lock().unwrap_or_else(PoisonError::into_inner) = Some(merger);
+                    if !self.start(&self.merger, "keys-merge", move || shared.merge_all()) {
+                        self.state().merging = false;
+                    }
                 }
             }
         }
