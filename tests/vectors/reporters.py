@@ -82,7 +82,14 @@ def reports_what_was_served_before_the_agreement() -> Evidence:
 
 def reports_what_was_not_served_yet() -> Evidence:
     log = serving()
-    log.report("gw-1", served_ms=int(scenario.at(200).timestamp() * 1000))
+    log.report("gw-1", served_ms=int(scenario.at(20 + 301).timestamp() * 1000))
+    return closed(log)
+
+
+def reports_by_a_clock_that_is_ahead() -> Evidence:
+    """No lie: two clocks."""
+    log = serving()
+    log.report("gw-1", served_ms=int(scenario.at(20 + 300).timestamp() * 1000))
     return closed(log)
 
 
@@ -187,6 +194,7 @@ CASES = (
         f"{_PROVIDER_2}: before the agreement was made",
     ),
     Case(reports_what_was_not_served_yet, (11,), f"{_PROVIDER_2}: written before it was served"),
+    Case(reports_by_a_clock_that_is_ahead, (), "5 more were reported, in 1 records"),
     Case(reports_after_the_end, (11,), "allowed after the agreement ended in receipt 2"),
     Case(reports_one_use_twice, (11,), "receipt 3 of the provider's log: the same use is counted"),
     Case(reports_what_the_gate_served, (11,), "the same use is counted twice"),

@@ -5,9 +5,8 @@ import hmac
 import random
 from dataclasses import replace
 
-from connector.core.choose import choose
-
 from connector.adapters.memory_log import MemoryLog
+from connector.core.choose import choose
 from connector.errors import Reason
 from connector.identity.acts import Act, sign_act
 from connector.metering.meter import Meter
