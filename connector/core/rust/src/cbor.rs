@@ -2,51 +2,50 @@
 //! unsigned integers, byte strings, text and maps, each in its shortest form.
 
 use crate::leaves::Refusal;
+use std::ops::Deref;
 
 pub const UINT: u8 = 0;
 pub const BYTES: u8 = 2;
 pub const TEXT: u8 = 3;
 pub const MAP: u8 = 5;
 
-/// How many bytes `write_head` writes for this argument.
-pub fn head_size(argument: u64) -> usize {
-    match argument {
-        0..=23 => 1,
-        24..=0xff => 2,
-        0x100..=0xffff => 3,
-        0x1_0000..=0xffff_ffff => 5,
-        _ => 9,
+/// The head of a value: its major type and its argument (a number, or a length).
+pub struct Head {
+    bytes: [u8; 9],
+    size: usize,
+}
+
+impl Head {
+    #[inline]
+    pub fn new(major: u8, argument: u64) -> Self {
+        let (extra, width) = match argument {
+            0..=23 => (argument as u8, 0),
+            24..=0xff => (24, 1),
+            0x100..=0xffff => (25, 2),
+            0x1_0000..=0xffff_ffff => (26, 4),
+            _ => (27, 8),
+        };
+        let mut bytes = [0; 9];
+        bytes[0] = major << 5 | extra;
+        // The last bytes of the argument, shifted to the front.
+        let shift = if width == 0 { 0 } else { 64 - 8 * width as u32 };
+        bytes[1..].copy_from_slice(&(argument << shift).to_be_bytes());
+        Head { bytes, size: 1 + width }
     }
 }
 
-/// The head of a value: its major type and its argument (a number, or a length). Returns where
-/// it ends.
-pub fn write_head(out: &mut [u8], at: usize, major: u8, argument: u64) -> usize {
-    let major = major << 5;
-    match head_size(argument) {
-        1 => out[at] = major | argument as u8,
-        2 => out[at..at + 2].copy_from_slice(&[major | 24, argument as u8]),
-        3 => {
-            out[at] = major | 25;
-            out[at + 1..at + 3].copy_from_slice(&(argument as u16).to_be_bytes());
-        }
-        5 => {
-            out[at] = major | 26;
-            out[at + 1..at + 5].copy_from_slice(&(argument as u32).to_be_bytes());
-        }
-        _ => {
-            out[at] = major | 27;
-            out[at + 1..at + 9].copy_from_slice(&argument.to_be_bytes());
-        }
+impl Deref for Head {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.size]
     }
-    at + head_size(argument)
 }
 
-/// The same, at the end of a vector, with what follows the head.
+/// A whole value, at the end of a vector.
 pub fn push(out: &mut Vec<u8>, major: u8, argument: u64, body: &[u8]) {
-    let at = out.len();
-    out.resize(at + head_size(argument), 0);
-    write_head(out, at, major, argument);
+    out.extend_from_slice(&Head::new(major, argument));
     out.extend_from_slice(body);
 }
 
@@ -87,7 +86,7 @@ impl<'a> Reader<'a> {
         };
         let bytes = self.take(width)?;
         let argument = bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        if head_size(argument) != 1 + bytes.len() {
+        if Head::new(major, argument).len() != 1 + bytes.len() {
             return Err("receipt: a number is not in its shortest form");
         }
         Ok(argument)

@@ -1,26 +1,16 @@
 //! Packed leaves: each behind its length, a big-endian uint16; and their hashes (RFC 6962, 2.1).
 
-use sha2::{Digest, Sha256};
+use crate::sha::{hash, hash_two, Hash, Message};
 
-pub const HASH_BYTES: usize = 32;
-pub type Hash = [u8; HASH_BYTES];
+/// What the hash of a leaf begins with.
+pub const LEAF: [u8; 1] = [0];
 
 /// Why bytes were refused, for people.
 pub type Refusal = &'static str;
 
 /// Exactly one hash.
-pub fn hash_of(bytes: &[u8]) -> Result<Hash, Refusal> {
+pub fn one_hash(bytes: &[u8]) -> Result<Hash, Refusal> {
     bytes.try_into().map_err(|_| "proof: a hash has 32 bytes")
-}
-
-/// The leaf hash of one entry.
-pub fn leaf_hash(leaf: &[u8]) -> Hash {
-    Sha256::new().chain_update([0]).chain_update(leaf).finalize().into()
-}
-
-/// The hash of two neighbours, 64 bytes.
-pub fn node_hash(pair: &[u8]) -> Hash {
-    Sha256::new().chain_update([1]).chain_update(pair).finalize().into()
 }
 
 /// The leaves of packed bytes, in order. After a refusal there is nothing more.
@@ -54,8 +44,18 @@ impl<'a> Iterator for Unpack<'a> {
 /// The leaf hashes, one after the other.
 pub fn hashes(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut found = Vec::with_capacity(packed.len() / 4);
-    for leaf in unpack(packed) {
-        found.extend_from_slice(&leaf_hash(leaf?));
+    let (mut one, mut other) = (Message::of(&LEAF), Message::of(&LEAF));
+    let mut leaves = unpack(packed);
+    while let Some(leaf) = leaves.next() {
+        one.cut(LEAF.len());
+        one.add(leaf?);
+        if let Some(leaf) = leaves.next() {
+            other.cut(LEAF.len());
+            other.add(leaf?);
+            found.extend_from_slice(hash_two(one.padded(), other.padded()).as_flattened());
+        } else {
+            found.extend_from_slice(&hash(one.padded()));
+        }
     }
     Ok(found)
 }

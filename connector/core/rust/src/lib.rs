@@ -13,6 +13,7 @@ mod keyfiles;
 mod keys;
 mod leaves;
 mod records;
+mod sha;
 mod tree;
 
 use pyo3::prelude::*;
@@ -82,7 +83,7 @@ fn make_records<'py>(
         scope: &names.0,
         purpose: &names.1,
         reporter: &names.2,
-        head: leaves::hash_of(head).map_err(InvalidInput::new_err)?,
+        head: leaves::one_hash(head).map_err(InvalidInput::new_err)?,
         number,
         time_ms,
         index,
@@ -90,13 +91,9 @@ fn make_records<'py>(
         left,
         running: running.iter().map(|use_id| &use_id[..]).collect(),
     };
-    let plan = work(py, || records::plan(&report, &keys.shared))?;
-    let (mut hashes, mut last) = (Vec::new(), report.head);
-    let packed = PyBytes::new_with(py, plan.size, |packed| {
-        (hashes, last) = work(py, || records::write(&report, &plan, packed))?;
-        Ok(())
-    })?;
-    Ok((packed, PyBytes::new(py, &hashes), plan.calls, PyBytes::new(py, &last), plan.refused))
+    let made = work(py, || Ok(records::make(&report, &keys.shared)))?;
+    let bytes = |data: &[u8]| PyBytes::new(py, data);
+    Ok((bytes(&made.packed), bytes(&made.hashes), made.calls, bytes(&made.head), made.refused))
 }
 
 #[pyfunction]
@@ -118,7 +115,7 @@ fn extend<'py>(
     hashes: &[u8],
 ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyDict>)> {
     let grown = work(py, || {
-        let subtrees = subtrees.iter().map(|item| leaves::hash_of(item));
+        let subtrees = subtrees.iter().map(|item| leaves::one_hash(item));
         Ok(tree::extend(size, &subtrees.collect::<Result<Vec<_>, _>>()?, hashes))
     })?;
     let subtrees = PyList::new(py, grown.subtrees.iter().map(|item| PyBytes::new(py, item)))?;
@@ -173,11 +170,11 @@ fn verify_inclusion(
             return Err(InvalidInput::new_err("proof: too many hashes"));
         }
         path.push(
-            leaves::hash_of(item.cast::<PyBytes>()?.as_bytes()).map_err(InvalidInput::new_err)?,
+            leaves::one_hash(item.cast::<PyBytes>()?.as_bytes()).map_err(InvalidInput::new_err)?,
         );
     }
-    let leaf = leaves::hash_of(leaf).map_err(InvalidInput::new_err)?;
-    let root = leaves::hash_of(root).map_err(InvalidInput::new_err)?;
+    let leaf = leaves::one_hash(leaf).map_err(InvalidInput::new_err)?;
+    let root = leaves::one_hash(root).map_err(InvalidInput::new_err)?;
     match tree::verify_inclusion(leaf, number(index), number(size), &path, &root) {
         Ok(()) => Ok(()),
         Err(tree::Wrong::Impossible(why)) => Err(InvalidInput::new_err(why)),

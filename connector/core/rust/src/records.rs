@@ -1,11 +1,12 @@
 //! Record leaves (docs/evidence.md, section 2): made of the columns of a report, and read back.
 
-use crate::cbor::{head_size, push, write_head, Reader, BYTES, MAP, TEXT, UINT};
+use crate::cbor::{push, Head, Reader, MAP, TEXT, UINT};
+use crate::keyfiles::{Key, KEY_BYTES};
 use crate::keys::Shared;
-use crate::leaves::{leaf_hash, unpack, Hash, Refusal, HASH_BYTES};
-use sha2::{Digest, Sha256};
+use crate::leaves::{unpack, Refusal, LEAF};
+use crate::sha::{hash_of, hash_two, in_turn, Hash, Message, State, BEGIN, HASH_BYTES};
 
-const KIND_USE: u64 = 1; // in keys: use and record leaves share their use ids
+const KIND_USE: u8 = 1; // in keys: use and record leaves share their use ids
 const KIND_RECORD: u64 = 2;
 const CALLS: u8 = 1;
 const LAST_QUANTITY: u64 = 7;
@@ -16,11 +17,10 @@ const MAX_REPORTER: usize = 64; // characters
 const MAX_USE_ID: usize = 64;
 const SALT_BYTES: usize = 16;
 const NUMBER_BYTES: usize = 8; // in a column
-const KEY_BYTES: usize = 10;
 const NO_PREVIOUS: Hash = [0; HASH_BYTES];
 
 /// How a record leaf begins: a map of 12, version 1, kind 2, the head of the salt.
-const BEGIN: [u8; 7] = [0xac, 0, 1, 1, KIND_RECORD as u8, 2, 0x40 | SALT_BYTES as u8];
+const FRONT: [u8; 7] = [0xac, 0, 1, 1, KIND_RECORD as u8, 2, 0x40 | SALT_BYTES as u8];
 
 // Faults, as `interface.Fault` numbers them.
 const MALFORMED: u8 = 1;
@@ -46,26 +46,19 @@ pub struct Report<'a> {
     pub running: Vec<&'a [u8]>,
 }
 
-/// What becomes of each row. `size`: bytes that the packed leaves take.
-pub struct Plan<'a> {
-    made: Vec<Row<'a>>,
-    parts: Parts,
-    pub size: usize,
+/// `interface.Made`.
+pub struct Made {
+    pub packed: Vec<u8>,
+    pub hashes: Vec<u8>,
     pub calls: u128,
+    pub head: Hash,
     pub refused: Vec<(usize, u8)>,
 }
 
+/// A row that nothing speaks against, so far.
 struct Row<'a> {
     row: usize,
     use_id: &'a [u8],
-}
-
-/// What is the same in all leaves of a report, between the parts that are not.
-struct Parts {
-    number: Vec<u8>,     // before the number: scope
-    head: Vec<u8>,       // before the hash of the leaf before: time
-    quantities: Vec<u8>, // before the amounts: purpose
-    served: Vec<u8>,     // before the time served: reporter
 }
 
 impl Report<'_> {
@@ -100,44 +93,14 @@ impl Report<'_> {
         }
         self.running.contains(&use_id).then_some(DUPLICATE)
     }
-
-    fn parts(&self) -> Parts {
-        let mut parts =
-            Parts { number: vec![3], head: vec![5], quantities: vec![14], served: vec![21] };
-        push(&mut parts.number, TEXT, self.scope.len() as u64, self.scope.as_bytes());
-        push(&mut parts.number, UINT, 4, &[]);
-        push(&mut parts.head, UINT, self.time_ms, &[]);
-        push(&mut parts.head, UINT, 6, &[]);
-        push(&mut parts.head, BYTES, HASH_BYTES as u64, &[]);
-        push(&mut parts.quantities, TEXT, self.purpose.len() as u64, self.purpose.as_bytes());
-        push(&mut parts.quantities, UINT, 19, &[]);
-        push(&mut parts.quantities, MAP, self.amounts.len() as u64, &[]);
-        push(&mut parts.served, TEXT, self.reporter.len() as u64, self.reporter.as_bytes());
-        push(&mut parts.served, UINT, 22, &[]);
-        parts
-    }
 }
 
-/// Decide about every row, in order, and stage the keys of those that become leaves.
-pub fn plan<'a>(report: &Report<'a>, keys: &Shared) -> Result<Plan<'a>, Refusal> {
-    let keyed = Keyed::new(report.scope);
-    let rows = report.served.len() / NUMBER_BYTES;
-    let mut sound = Vec::with_capacity(rows);
-    let mut wanted = Vec::with_capacity(rows);
-    let mut refused = Vec::new();
-    for (row, use_id) in report.use_ids.split(|byte| *byte == b'\n').enumerate() {
-        match report.fault(row, use_id) {
-            Some(fault) => refused.push((row, fault)),
-            None => {
-                sound.push(Row { row, use_id });
-                wanted.push(keyed.key(use_id));
-            }
-        }
-    }
-    let parts = report.parts();
-    let constant = BEGIN.len() + SALT_BYTES + HASH_BYTES + parts.size();
-    let (mut left, mut calls, mut size) = (report.left, 0, 0);
-    let mut made = Vec::with_capacity(sound.len());
+/// Decide about every row, in order; stage the keys of those that become leaves, and make them.
+pub fn make(report: &Report<'_>, keys: &Shared) -> Made {
+    let (sound, mut refused) = look(report);
+    let wanted = Keyed::new(report.scope).keys(&sound);
+    let mut rows = Vec::with_capacity(sound.len());
+    let (mut left, mut calls) = (report.left, 0);
     let mut guard = keys.lock();
     let found = guard.find_all(&wanted);
     for ((candidate, key), found) in sound.into_iter().zip(&wanted).zip(found) {
@@ -148,101 +111,174 @@ pub fn plan<'a>(report: &Report<'a>, keys: &Shared) -> Result<Plan<'a>, Refusal>
             refused.push((row, DUPLICATE));
         } else if !fits {
             refused.push((row, EXHAUSTED));
-        } else if !guard.stage(key, report.index + made.len() as u64) {
+        } else if !guard.stage(key, report.index + rows.len() as u64) {
             refused.push((row, DUPLICATE));
         } else {
             left = left.map(|left| left - amount);
             calls += amount;
-            made.push(candidate);
-            let number = report.number + made.len() as u64;
-            size += 2 + constant + varying(report, &made[made.len() - 1], number);
+            rows.push(candidate);
         }
     }
     drop(guard);
     refused.sort_unstable();
-    Ok(Plan { made, parts, size, calls, refused })
+    let (packed, hashes, head) = Writer::new(report).leaves(&rows);
+    Made { packed, hashes, calls, head, refused }
 }
 
-/// How many bytes of a leaf depend on its row.
-fn varying(report: &Report<'_>, row: &Row<'_>, number: u64) -> usize {
-    let uint = |column| head_size(Report::number_at(column, row.row));
-    let amounts: usize = report.amounts.iter().map(|(_, column)| 1 + uint(column)).sum();
-    let use_id = 1 + head_size(row.use_id.len() as u64) + row.use_id.len();
-    head_size(number) + use_id + amounts + uint(report.served)
-}
-
-impl Parts {
-    fn size(&self) -> usize {
-        self.number.len() + self.head.len() + self.quantities.len() + self.served.len()
-    }
-}
-
-/// Write the packed leaves of a plan, which fill `out`. Returns their hashes, and the last one.
-pub fn write(
-    report: &Report<'_>,
-    plan: &Plan<'_>,
-    out: &mut [u8],
-) -> Result<(Vec<u8>, Hash), Refusal> {
-    let parts = &plan.parts;
-    let mut hashes = Vec::with_capacity(plan.made.len() * HASH_BYTES);
-    let (mut head, mut number, mut start) = (report.head, report.number, 0);
-    for Row { row, use_id } in &plan.made {
-        number += 1;
-        let salt = &report.salts[row * SALT_BYTES..][..SALT_BYTES];
-        let mut at = start + 2;
-        at = put(out, at, &BEGIN);
-        at = put(out, at, salt);
-        at = put(out, at, &parts.number);
-        at = write_head(out, at, UINT, number);
-        at = put(out, at, &parts.head);
-        at = put(out, at, &head);
-        at = put(out, at, &[10]);
-        at = write_head(out, at, TEXT, use_id.len() as u64);
-        at = put(out, at, use_id);
-        at = put(out, at, &parts.quantities);
-        for (quantity, column) in &report.amounts {
-            at = put(out, at, &[*quantity]);
-            at = write_head(out, at, UINT, Report::number_at(column, *row));
+/// The rows that nothing speaks against without regard to the others, and the other ones.
+fn look<'a>(report: &Report<'a>) -> (Vec<Row<'a>>, Vec<(usize, u8)>) {
+    let mut sound = Vec::with_capacity(report.served.len() / NUMBER_BYTES);
+    let mut refused = Vec::new();
+    for (row, use_id) in report.use_ids.split(|byte| *byte == b'\n').enumerate() {
+        match report.fault(row, use_id) {
+            Some(fault) => refused.push((row, fault)),
+            None => sound.push(Row { row, use_id }),
         }
-        at = put(out, at, &parts.served);
-        at = write_head(out, at, UINT, Report::number_at(report.served, *row));
-        let size = u16::try_from(at - start - 2).map_err(|_| "report: a leaf too large")?;
-        out[start..start + 2].copy_from_slice(&size.to_be_bytes());
-        head = leaf_hash(&out[start + 2..at]);
-        hashes.extend_from_slice(&head);
-        start = at;
     }
-    Ok((hashes, head))
+    (sound, refused)
 }
 
-#[inline]
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
-    let end = at + bytes.len();
-    out[at..end].copy_from_slice(bytes);
-    end
+/// Writes leaves: what is the same in all of a report, with its keys of the map, and between it
+/// what is not.
+struct Writer<'a> {
+    report: &'a Report<'a>,
+    before_number: Vec<u8>,
+    before_head: Vec<u8>,
+    before_quantities: Vec<u8>,
+    before_served: Vec<u8>,
+}
+
+/// A leaf in the making. `hole`: where the hash of the one before it goes; `state`: after the
+/// blocks that lie before the hole, of which there are `begun`.
+#[derive(Default)]
+struct Draft {
+    message: Message,
+    hole: usize,
+    begun: usize,
+    state: State,
+}
+
+impl<'a> Writer<'a> {
+    fn new(report: &'a Report<'a>) -> Self {
+        let part = |key: u8, major, argument: u64, body: &[u8], next: &[u8]| {
+            let mut part = vec![key];
+            push(&mut part, major, argument, body);
+            part.extend_from_slice(next);
+            part
+        };
+        let text = |key, value: &str, next: &[u8]| {
+            part(key, TEXT, value.len() as u64, value.as_bytes(), next)
+        };
+        let map = 0xa0 | report.amounts.len() as u8; // at most 7
+        Writer {
+            report,
+            before_number: text(3, report.scope, &[4]),
+            before_head: part(5, UINT, report.time_ms, &[], &[6, 0x58, HASH_BYTES as u8]),
+            before_quantities: text(14, report.purpose, &[19, map]),
+            before_served: text(21, report.reporter, &[22]),
+        }
+    }
+
+    /// Packed leaves, their hashes, and the last hash.
+    ///
+    /// A leaf holds the hash of the one before, so they cannot be hashed two at a time; but what
+    /// lies before that hash is, together with the end of the leaf before.
+    fn leaves(&self, rows: &[Row<'_>]) -> (Vec<u8>, Vec<u8>, Hash) {
+        let mut packed = Vec::new();
+        let mut hashes = Vec::with_capacity(rows.len() * HASH_BYTES);
+        let mut head = self.report.head;
+        let (mut leaf, mut next) = (Draft::default(), Draft::default());
+        if let Some(first) = rows.first() {
+            self.draft(&mut leaf, first, 1);
+            in_turn(&mut leaf.state, leaf.message.begun(leaf.begun), &mut [0; 8], &[]);
+        }
+        for made in 1..=rows.len() {
+            match rows.get(made) {
+                Some(row) => self.draft(&mut next, row, made as u64 + 1),
+                None => next.begun = 0,
+            }
+            leaf.message.bytes_mut()[leaf.hole..leaf.hole + HASH_BYTES].copy_from_slice(&head);
+            let rest = &leaf.message.padded()[leaf.begun..];
+            in_turn(&mut leaf.state, rest, &mut next.state, next.message.begun(next.begun));
+            head = hash_of(&leaf.state);
+            hashes.extend_from_slice(&head);
+            let bytes = &leaf.message.bytes()[LEAF.len()..];
+            if packed.is_empty() {
+                packed.reserve(rows.len() * (bytes.len() + 16));
+            }
+            packed.extend_from_slice(&(bytes.len() as u16).to_be_bytes()); // far below 65,536
+            packed.extend_from_slice(bytes);
+            std::mem::swap(&mut leaf, &mut next);
+        }
+        (packed, hashes, head)
+    }
+
+    /// A row as a leaf, but for the hash of the one before it; `made`: which of the report's.
+    fn draft(&self, draft: &mut Draft, row: &Row<'_>, made: u64) {
+        let number = |column| Report::number_at(column, row.row);
+        let message = &mut draft.message;
+        message.cut(0);
+        message.add(&LEAF);
+        message.add(&FRONT);
+        message.add(&self.report.salts[row.row * SALT_BYTES..][..SALT_BYTES]);
+        message.add(&self.before_number);
+        message.add(&Head::new(UINT, self.report.number + made));
+        message.add(&self.before_head);
+        draft.hole = message.add(&NO_PREVIOUS);
+        message.add(&[10]);
+        message.add(&Head::new(TEXT, row.use_id.len() as u64));
+        message.add(row.use_id);
+        message.add(&self.before_quantities);
+        for (quantity, column) in &self.report.amounts {
+            message.add(&[*quantity]);
+            message.add(&Head::new(UINT, number(column)));
+        }
+        message.add(&self.before_served);
+        message.add(&Head::new(UINT, number(self.report.served)));
+        draft.begun = message.whole_blocks(draft.hole);
+        draft.state = BEGIN;
+    }
 }
 
 /// Makes keys of use ids of one scope: `interface.key_of`.
 struct Keyed {
-    begun: Sha256,
+    messages: [Message; 2],
+    prefix: usize,
 }
 
 impl Keyed {
     fn new(scope: &str) -> Self {
-        let mut begin = vec![0x83]; // an array of 3
-        push(&mut begin, UINT, KIND_USE, &[]);
-        push(&mut begin, TEXT, scope.len() as u64, scope.as_bytes());
-        Keyed { begun: Sha256::new_with_prefix(begin) }
+        let mut prefix = vec![0x83, KIND_USE]; // an array of three
+        push(&mut prefix, TEXT, scope.len() as u64, scope.as_bytes());
+        let message = Message::of(&prefix);
+        Keyed { messages: [message.clone(), message], prefix: prefix.len() }
     }
 
-    fn key(&self, use_id: &[u8]) -> [u8; KEY_BYTES] {
-        let mut head = [0; 2];
-        let end = write_head(&mut head, 0, TEXT, use_id.len() as u64);
-        let digest = self.begun.clone().chain_update(&head[..end]).chain_update(use_id).finalize();
-        let mut key = [0; KEY_BYTES];
-        key.copy_from_slice(&digest[..KEY_BYTES]);
-        key
+    /// What is hashed for a use id.
+    fn message(&mut self, which: usize, use_id: &[u8]) {
+        let message = &mut self.messages[which];
+        message.cut(self.prefix);
+        message.add(&Head::new(TEXT, use_id.len() as u64));
+        message.add(use_id);
     }
+
+    fn keys(&mut self, rows: &[Row<'_>]) -> Vec<Key> {
+        let mut keys = Vec::with_capacity(rows.len());
+        for two in rows.chunks(2) {
+            for (which, row) in two.iter().enumerate() {
+                self.message(which, row.use_id);
+            }
+            let [one, other] = &mut self.messages;
+            let hashes = hash_two(one.padded(), other.padded());
+            keys.extend(hashes.iter().take(two.len()).map(key_in));
+        }
+        keys
+    }
+}
+
+fn key_in(hash: &Hash) -> Key {
+    let (key, _) = hash.split_first_chunk().unwrap_or((&[0; KEY_BYTES], &[]));
+    *key
 }
 
 /// What `read` finds: a run of records, or a leaf of another kind.
@@ -267,9 +303,10 @@ pub fn read<'a>(packed: &'a [u8], index: u64, keys: &Shared) -> Result<Vec<Item<
     let mut items: Vec<Item<'a>> = Vec::new();
     let (mut wanted, mut indices) = (Vec::new(), Vec::new());
     let mut keyed: Option<(&str, Keyed)> = None;
+    let mut message = Message::of(&LEAF);
     for (leaf, index) in unpack(packed).zip(index..) {
         let leaf = leaf?;
-        if leaf.get(1..5) != BEGIN.get(1..5) {
+        if leaf.get(1..5) != FRONT.get(1..5) {
             items.push(Item::Other(leaf));
             continue;
         }
@@ -278,9 +315,12 @@ pub fn read<'a>(packed: &'a [u8], index: u64, keys: &Shared) -> Result<Vec<Item<
             Some((scope, maker)) if *scope == record.scope => maker,
             other => &mut other.insert((record.scope, Keyed::new(record.scope))).1,
         };
-        wanted.push(maker.key(record.use_id));
+        maker.message(0, record.use_id);
+        message.cut(LEAF.len());
+        message.add(leaf);
+        let [head, key] = hash_two(message.padded(), maker.messages[0].padded());
+        wanted.push(key_in(&key));
         indices.push(index);
-        let head = leaf_hash(leaf);
         match items.last_mut() {
             Some(Item::Run(run))
                 if run.scope == record.scope
