@@ -226,7 +226,9 @@ def _ours(error: grpc.RpcError) -> ConnectorError:
     """What the node said; where it said nothing, that it could not be reached."""
     found = from_rpc(error)
     status: Any = error
-    if type(found) is Unavailable and ERROR_CODE_KEY not in dict(status.trailing_metadata() or ()):
+    # A connection that breaks while we write is INTERNAL to gRPC.
+    broken = status.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+    if broken and ERROR_CODE_KEY not in dict(status.trailing_metadata() or ()):
         return Unavailable("the node cannot be reached, or does not know this reporter", hint=_HINT)
     return found
 

@@ -102,12 +102,13 @@ async def _answer(
 
 
 def _report(message: pb.UseReport) -> UseReport | InvalidInput:
-    if len(message.use_ids) > MAX_USE_IDS_BYTES:
+    use_ids = message.use_ids  # a copy each time that it is asked for
+    if len(use_ids) > MAX_USE_IDS_BYTES:
         return InvalidInput(f"report: use ids of more than {MAX_USE_IDS_BYTES} bytes")
     try:
         columns = Columns(
             purpose=message.purpose,
-            use_ids=message.use_ids,
+            use_ids=use_ids,
             served=message.served_ms,
             amounts=tuple((_QUANTITIES[one.unit], one.values) for one in message.amounts),
         )
