@@ -71,24 +71,37 @@ class MemoryKeys:
     def __init__(self) -> None:
         self.settled: dict[bytes, int] = {}
         self.staged: dict[bytes, int] = {}
+        self.sealed: list[dict[bytes, int]] = []
 
     @property
     def pending(self) -> int:
         return len(self.settled)
 
     def find(self, key: bytes) -> int | None:
-        return self.settled.get(key, self.staged.get(key))
+        for keys in (self.settled, *self.sealed, self.staged):
+            if key in keys:
+                return keys[key]
+        return None
 
     def stage(self, key: bytes, index: int) -> None:
         if self.find(key) is None:
             self.staged[key] = index
 
+    def seal(self) -> None:
+        self.sealed.append(self.staged)
+        self.staged = {}
+
     def settle(self) -> None:
-        self.settled |= self.staged
+        self.settled |= self.sealed.pop(0) if self.sealed else self.staged
+        if not self.sealed:
+            self.staged = {key: at for key, at in self.staged.items() if key not in self.settled}
+
+    def unstage(self) -> None:
         self.staged.clear()
 
     def discard(self) -> None:
         self.staged.clear()
+        self.sealed.clear()
 
     def freeze(self, size: int) -> None:
         pass

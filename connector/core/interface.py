@@ -72,7 +72,7 @@ class Columns:
     amounts: tuple[tuple[Quantity, bytes], ...]
 
     def __post_init__(self) -> None:
-        rows = len(self)
+        rows = self.use_ids.count(b"\n") + 1 if self.use_ids else 0
         if not 1 <= rows <= MAX_RECORDS:
             raise InvalidInput(f"report: 1 to {MAX_RECORDS} records")
         columns = (self.served, *(column for _, column in self.amounts))
@@ -87,7 +87,7 @@ class Columns:
             raise InvalidInput(f"report: a purpose has at most {MAX_TEXT} characters")
 
     def __len__(self) -> int:
-        return self.use_ids.count(b"\n") + 1 if self.use_ids else 0
+        return len(self.served) // NUMBER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ class Keys(Protocol):
     """Which use has which leaf: a map from 10-byte keys to leaf indices, most of it on disk.
 
     It follows from the log and can be made anew from it. One thread changes it; ``find`` may be
-    called from any. What is *staged* is found, and becomes permanent or vanishes as a whole.
+    called from any. What is *staged* is found, and becomes permanent or vanishes by the group.
     Memory does not grow with the number of keys.
     """
 
@@ -164,12 +164,20 @@ class Keys(Protocol):
         """Add a key of a leaf that is about to be committed. A key twice: the first one stays."""
         ...
 
+    def seal(self) -> None:
+        """What was staged since the last ``seal`` is a group, which will be committed or not."""
+        ...
+
     def settle(self) -> None:
-        """What is staged was committed."""
+        """The oldest sealed group was committed; if none is sealed, all that is staged was."""
+        ...
+
+    def unstage(self) -> None:
+        """Forget what was staged since the last ``seal``."""
         ...
 
     def discard(self) -> None:
-        """What is staged was not committed, and is forgotten."""
+        """What is staged, sealed or not, was not committed, and is forgotten."""
         ...
 
     def freeze(self, size: int) -> None:

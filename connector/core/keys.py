@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ class FileKeys:
         self._folder = folder
         self._view = _View(runs, (), {})
         self._staged: list[bytes] = []
+        self._sealed: deque[list[bytes]] = deque()
         self._damaged: int | None = None  # first leaf of a run that is not what was written
         self._trouble = ""
         self._lock = threading.Lock()  # held by whoever replaces the view, never for long
@@ -83,7 +85,8 @@ class FileKeys:
 
     @property
     def pending(self) -> int:
-        return len(self._view.memory) - len(self._staged)
+        staged = len(self._staged) + sum(map(len, self._sealed))
+        return len(self._view.memory) - staged
 
     @property
     def trouble(self) -> str:
@@ -125,17 +128,29 @@ class FileKeys:
             memory[key] = index
             self._staged.append(key)
 
-    def settle(self) -> None:
-        self._staged.clear()
+    def seal(self) -> None:
+        self._sealed.append(self._staged)
+        self._staged = []
 
-    def discard(self) -> None:
+    def settle(self) -> None:
+        if self._sealed:
+            self._sealed.popleft()
+        else:
+            self._staged.clear()
+
+    def unstage(self) -> None:
         memory = self._view.memory
         for key in self._staged:
             del memory[key]
         self._staged.clear()
 
+    def discard(self) -> None:
+        self._staged += (key for group in self._sealed for key in group)
+        self._sealed.clear()
+        self.unstage()
+
     def freeze(self, size: int) -> None:
-        if self._staged:
+        if self._staged or self._sealed:
             raise InternalError("keys: frozen while some are staged")
         self.wait()
         view = self._view
@@ -175,6 +190,7 @@ class FileKeys:
         with self._lock:
             runs, self._view = self._view.runs, _View((), (), {})
         self._staged.clear()
+        self._sealed.clear()
         self._damaged, self._trouble, self._stopping = None, "", False
         # The newest first: what a crash leaves reaches from leaf 0 to somewhere.
         if not all(remove(run.path) for run in reversed(runs)):

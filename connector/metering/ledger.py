@@ -1,15 +1,17 @@
 """The meter's decisions, one group of calls at a time: check, number, encode, commit, remember.
 
-A group is tried on a state laid over the real one; only when its one commit is durable does the
-real one change. What belongs together in a call happens together or not at all, and a call that
+A group is planned on a state laid over the real one; only when its one commit is durable does the
+real one change. The next group may be planned meanwhile, on what the first one will leave: if
+that is not committed, neither is this. What belongs together in a call happens together or not at all, and a call that
 is wrong does not disturb the others in its group. The rows of a report stand for themselves: the
 core makes leaves of those that nothing speaks against, many at a time.
 
-Leaves out: queueing and threads (``meter``). One thread at a time may be in here.
+Leaves out: queueing (``meter``).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -119,6 +121,15 @@ class _Group:
         self.hashes += above.hashes
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A group that is ready to be committed. ``epoch``: of the ledger when it was planned."""
+
+    group: _Group
+    plans: list[Plan]
+    epoch: int
+
+
 class Ledger:
     """``random`` gives that many random bytes. Reads the log as far as ``keys`` and what the
     storage kept do not reach; raises ``CorruptLog``."""
@@ -145,37 +156,78 @@ class Ledger:
         self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self.reader = LogReader(storage)
         self.state = self._open()
+        self._turning = threading.Lock()  # around a change of the three below
+        self._newest = self.state  # what the next plan is made on
+        self._epoch = 0  # commits that failed, and with them what was planned on them
         if not storage.tip.checkpoint:
             storage.append((), NO_LEAVES, self._seal)
 
-    def commit(self, calls: Sequence[Call]) -> list[Answer]:
-        """One answer for each call, in order; one commit for all that changes anything.
+    def plan(self, calls: Sequence[Call]) -> Planned:
+        """What becomes of these calls, if what was planned before is committed.
 
-        Raises ``Unavailable`` when the storage refuses: then none of the calls has happened.
+        One thread at a time plans, another may commit meanwhile. MUST be followed by ``commit``.
         """
-        group = _Group(self.state.over())
+        with self._turning:
+            epoch, group = self._epoch, _Group(self._newest.over())
         now = int(self._clock.now().timestamp() * 1000)
-        group.state.time_ms = max(now, self.state.time_ms)
+        group.state.time_ms = max(now, group.state.time_ms)
         try:
             plans = [self._plan(call, group) for call in calls]
+        except BaseException:
+            self._keys.unstage()
+            raise
+        with self._turning:
+            if epoch == self._epoch:
+                self._keys.seal()
+                self._newest = group.state
+            else:  # what it is planned on was not committed
+                self._keys.unstage()
+        return Planned(group, plans, epoch)
+
+    def commit(self, planned: Planned) -> list[Answer]:
+        """One answer for each call, in order; one commit for all that changes anything.
+
+        In the order of the plans. Raises ``Unavailable`` when the storage refuses: then none of
+        the calls has happened, nor those of a plan that was made on this one.
+        """
+        group = planned.group
+        if planned.epoch != self._epoch:
+            raise Unavailable("the log could not be written", hint="try again in a moment")
+        group.state.rebase(self.state)  # whatever it was planned on is committed
+        try:
             if group.records or group.hashes:
                 self._storage.append(group.records, group.leaves(), self._seal)
         except BaseException:
-            self._keys.discard()
+            with self._turning:
+                self._keys.discard()
+                self._epoch += 1
+                self._newest = self.state
             raise
-        self._keys.settle()
-        self.state.merge(group.state)
+        with self._turning:
+            self._keys.settle()
+            self.state.merge(group.state)
+            if self._newest is group.state:
+                self._newest = self.state
         tip = self._storage.tip
-        answers = [self._answer(plan, tip) for plan in plans]
-        self._keep()
-        return answers
+        self._write_down_if_frozen()
+        return [self._answer(plan, tip) for plan in planned.plans]
+
+    def is_due(self) -> bool:
+        """Whether it is time to ``keep``."""
+        return self._keeping is None and self._keys.pending >= self._keys.freeze_at
+
+    def keep(self) -> None:
+        """Have the keys written out, and when they are, the state beside them; between commits,
+        when nothing is planned."""
+        self._keeping = self._storage.mark(), encode_state(self.state)
+        self._keys.freeze(self.state.size)
 
     def close(self) -> None:
         """Write down what would make the next start slow."""
         if self._keeping is None and self._keys.pending > KEPT_AT_CLOSE:
-            self._freeze()
+            self.keep()
         self._keys.wait()
-        self._keep()
+        self._write_down_if_frozen()
         self._keeper.shutdown()
 
     def recorded(self, index: int, tip: Tip) -> Recorded:
@@ -232,17 +284,10 @@ class Ledger:
         except InvalidInput as error:
             raise CorruptLog("the log has a leaf that is no receipt") from error
 
-    def _keep(self) -> None:
-        """Now and then: have the keys written out, and when they are, the state beside them."""
-        if self._keeping is None and self._keys.pending >= self._keys.freeze_at:
-            self._freeze()
+    def _write_down_if_frozen(self) -> None:
         if self._keeping is not None and self._keys.covered >= self._keeping[0].size:
             self._keeper.submit(self._write_down, *self._keeping)
             self._keeping = None
-
-    def _freeze(self) -> None:
-        self._keeping = self._storage.mark(), encode_state(self.state)
-        self._keys.freeze(self.state.size)
 
     def _write_down(self, mark: Mark, state: bytes) -> None:
         try:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from connector.core.interface import MAX_RECORDS, Core, Keys
 from connector.errors import Conflict, ConnectorError, InternalError, InvalidInput, Unavailable
 from connector.metering.cosigned import Cosigned
-from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger
+from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger, Planned
 from connector.metering.reader import LogReader
 from connector.metering.types import (
     Claim,
@@ -47,6 +48,9 @@ ITEM_WEIGHT = 8  # of an item, as a row of a report weighs 1: about what it cost
 MAX_CALLS = 1024  # calls under way; further callers wait in line, without a place in memory
 MAX_REPORTS = 64  # of them calls with reports, which may be large
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
@@ -68,6 +72,11 @@ class Meter:
         self._ledger = ledger
         self._cosigned = cosigned
         self._executor = executor
+        self._planning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner")
+        self._room_to_plan = asyncio.Semaphore(1)
+        self._planned: asyncio.Queue[tuple[Sequence[_Waiting], Planned] | None] = asyncio.Queue()
+        self._idle = asyncio.Event()  # nothing is planned and not committed
+        self._idle.set()
         self._left_open = ledger.state.open_reservations()
         self._barred: ConnectorError | None = None
         self._room = asyncio.Semaphore(MAX_CALLS)
@@ -145,6 +154,7 @@ class Meter:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.close)
             self._executor.shutdown()
+            self._planning.shutdown()
 
     # Using an agreement
 
@@ -319,19 +329,50 @@ class Meter:
         return answer
 
     async def _write(self) -> None:
+        """Two things at a time: one group is planned while the one before it is committed."""
         try:
-            while self._waiting or not self._stopped:
-                if group := self._next_group():
-                    await self._commit(group)
-                elif not self._stopped:
-                    self._wake.clear()
-                    await self._wake.wait()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._plan_all())
+                tasks.create_task(self._commit_all())
         finally:
             self._stopped = True
             for waiting in self._waiting:
                 _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
             self._waiting.clear()
             self._tell()
+
+    async def _plan_all(self) -> None:
+        while self._waiting or not self._stopped:
+            await self._room_to_plan.acquire()
+            if self._ledger.is_due():
+                await self._idle.wait()
+                await self._in_thread(self._planning, self._ledger.keep)
+            group = self._next_group()
+            if not group:
+                self._room_to_plan.release()
+                if not self._stopped:
+                    self._wake.clear()
+                    await self._wake.wait()
+                continue
+            calls = [waiting.call for waiting in group]
+            with _answered(group):
+                planned = await self._in_thread(self._planning, self._ledger.plan, calls)
+                self._idle.clear()
+                self._planned.put_nowait((group, planned))
+        self._planned.put_nowait(None)
+
+    async def _commit_all(self) -> None:
+        while (item := await self._planned.get()) is not None:
+            self._room_to_plan.release()
+            await self._commit(*item)
+            if self._planned.empty():
+                self._idle.set()
+
+    async def _in_thread(
+        self, executor: ThreadPoolExecutor, call: Callable[P, T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, lambda: call(*args, **named))
 
     def _tell(self) -> None:
         self._committed.set()
@@ -347,19 +388,17 @@ class Meter:
                 weight += waiting.weight
         return group
 
-    async def _commit(self, group: Sequence[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        calls = [waiting.call for waiting in group]
-        answers: Sequence[Answer] = [InternalError("the meter has stopped")] * len(group)
-        try:
-            answers = await loop.run_in_executor(self._executor, self._ledger.commit, calls)
-        except ConnectorError as error:
-            answers = [error] * len(group)
-        finally:
+    async def _commit(self, group: Sequence[_Waiting], planned: Planned) -> None:
+        answers: Sequence[Answer] = []
+        with _answered(group):
+            try:
+                answers = await self._in_thread(self._executor, self._ledger.commit, planned)
+            except ConnectorError as error:
+                answers = [error] * len(group)
             for waiting, answer in zip(group, answers, strict=True):
                 if not _answer(waiting, answer):
                     self._abandon(waiting.call, answer)
-            self._tell()
+        self._tell()
 
     def _abandon(self, call: Call, answer: Answer) -> None:
         """Nobody waits any more for what was granted: give it back."""
@@ -382,6 +421,18 @@ class Meter:
             await self.record(drafts)
         except ConnectorError as error:  # the next start recovers them
             log.warning("reservations of a caller that left stay open", reason=error.message)
+
+
+@contextmanager
+def _answered(group: Sequence[_Waiting]) -> Iterator[None]:
+    """Nobody of the group waits for ever, whatever happens inside."""
+    try:
+        yield
+    except BaseException:
+        for waiting in group:
+            if not waiting.answer.done():
+                waiting.answer.set_result(InternalError("the meter has stopped"))
+        raise
 
 
 def _weight(call: Call) -> int:

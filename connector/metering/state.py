@@ -83,6 +83,10 @@ class State:
         """An empty layer over this one."""
         return State(self.keys, self)
 
+    def rebase(self, below: State) -> None:
+        """Lie over another one that says the same as the one below."""
+        self._below = below
+
     def scope(self, name: str) -> Scope:
         found = self.scopes.get(name)
         if found is None:
@@ -101,7 +105,9 @@ class State:
             return frozenset()
         below = self._below.running(name) if self._below else frozenset()
         mine = {
-            use_id.encode(): there for (scope, use_id), there in self._open.items() if scope == name
+            use_id.encode(): there
+            for (scope, use_id), there in list(self._open.items())
+            if scope == name
         }
         ended = {use_id for use_id, there in mine.items() if there is None}
         return (below | frozenset(mine)) - ended

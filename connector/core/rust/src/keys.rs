@@ -9,6 +9,7 @@ use crate::InternalError;
 use pyo3::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
+use std::collections::VecDeque;
 use std::fs::{self, DirBuilder};
 use std::hash::BuildHasher;
 use std::io::{self, ErrorKind};
@@ -110,6 +111,7 @@ struct State {
     memory: Vec<Table>,
     spare: Option<Table>, // a large one, empty, whose memory the system need not find again
     staged: Vec<u128>,
+    sealed: VecDeque<Vec<u128>>, // groups, the oldest first
     merging: bool,
     damaged: Option<u64>, // first leaf of a run that is not what was written
     trouble: String,
@@ -123,6 +125,7 @@ impl State {
             memory: vec![Table::with_slots(SMALL_SLOTS)],
             spare: None,
             staged: Vec::new(),
+            sealed: VecDeque::new(),
             merging: false,
             damaged: None,
             trouble: String::new(),
@@ -138,7 +141,8 @@ impl State {
     }
 
     fn pending(&self) -> usize {
-        self.memory.iter().map(|table| table.len).sum::<usize>() - self.staged.len()
+        let staged = self.staged.len() + self.sealed.iter().map(Vec::len).sum::<usize>();
+        self.memory.iter().map(|table| table.len).sum::<usize>() - staged
     }
 
     fn recent(&self, number: u128) -> Option<u64> {
@@ -184,10 +188,21 @@ impl State {
         }
     }
 
-    fn discard(&mut self) {
+    fn settle(&mut self) {
+        if self.sealed.pop_front().is_none() {
+            self.staged.clear();
+        }
+    }
+
+    fn unstage(&mut self) {
         for number in self.staged.drain(..) {
             self.memory.iter_mut().for_each(|table| table.remove(number));
         }
+    }
+
+    fn discard(&mut self) {
+        self.staged.extend(self.sealed.drain(..).flatten());
+        self.unstage();
     }
 
     /// The runs from leaf `after` on that are due for a merge; `keys.first_due` says which.
@@ -259,9 +274,9 @@ impl Guard<'_> {
         self.0.stage(number_of(key), index)
     }
 
-    /// What is staged was committed.
+    /// The oldest sealed group was committed; if none is sealed, all that is staged was.
     pub fn settle(&mut self) {
-        self.0.staged.clear();
+        self.0.settle();
     }
 }
 
@@ -291,7 +306,7 @@ impl Shared {
     pub fn freeze(self: &Arc<Self>, size: u64) -> Result<(), &'static str> {
         self.wait();
         let mut state = self.state();
-        if !state.staged.is_empty() {
+        if !state.staged.is_empty() || !state.sealed.is_empty() {
             return Err("keys: frozen while some are staged");
         }
         let first = state.end();
@@ -573,6 +588,18 @@ impl Keys {
         }
         py.detach(|| self.shared.lock().stage(&key, index));
         Ok(())
+    }
+
+    fn seal(&self, py: Python<'_>) {
+        py.detach(|| {
+            let mut state = self.shared.state();
+            let staged = std::mem::take(&mut state.staged);
+            state.sealed.push_back(staged);
+        });
+    }
+
+    fn unstage(&self, py: Python<'_>) {
+        py.detach(|| self.shared.state().unstage());
     }
 
     fn settle(&self, py: Python<'_>) {
