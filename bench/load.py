@@ -107,7 +107,7 @@ class Reporter:
             due = self._due.pop(answer.batch)
             (result,) = answer.results
             if answer.HasField("refusal") or result.refused or result.count != self._load.rows:
-                raise SystemExit(f"refused: {answer.refusal} {result.refusal} {result.refused}")
+                raise RuntimeError(f"refused: {answer.refusal} {result.refusal} {result.refused}")
             self._leaves.append((result.first, result.count))
             if self._load.rate and self._from <= due < self._until:
                 self._told.latencies_ms.append((now - due) * 1000)
@@ -132,10 +132,10 @@ class Reporter:
         end = 0
         for first, count in sorted(self._leaves):
             if first < end:
-                raise SystemExit("a leaf was acknowledged twice")
+                raise RuntimeError("a leaf was acknowledged twice")
             end = first + count
         if self._due:
-            raise SystemExit(f"{len(self._due)} batches were not answered")
+            raise RuntimeError(f"{len(self._due)} batches were not answered")
 
 
 async def main(file: Path, load: Load) -> None:

@@ -13,6 +13,8 @@ import grpc.aio
 from connector.identity.reporters import DOOR_NAME, read_file
 from tests.e2e import space as spaces
 
+ALLOWED = 1 << 50  # calls
+
 
 @dataclass
 class Served:
@@ -40,16 +42,19 @@ async def served(folder: Path, core: str) -> AsyncIterator[Served]:
     async with spaces.space(folder) as running:
         provider = await running.admit("provider", ["provider"], settings)
         await running.admit("consumer", ["consumer"])
+        constraints = [
+            {"leftOperand": "purpose", "operator": "eq", "rightOperand": spaces.PURPOSE},
+            {"leftOperand": "count", "operator": "lteq", "rightOperand": ALLOWED},
+        ]
         async with running.node("provider") as node:
             published = await node.publish(
                 _people(folder / "people.csv"),
                 title="People of three regions",
                 table="people",
-                classification="important",
-                terms=spaces.offer_terms(uses=1 << 50, minimum=5),
-                privacy_unit="person",
+                classification="general",
+                terms={"permission": [{"action": "use", "constraint": constraints}]},
                 dimensions=["region"],
-                hidden_columns=["name"],
+                accept_free_sql=True,
             )
         async with running.node("consumer") as node:
             done = await node.negotiate(provider.did, published.dataset_id)
