@@ -4,7 +4,7 @@
 //! reading it does no harm. Errors are `io::Error`; one of kind `InvalidData` says that the file
 //! is not what it should be.
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
@@ -28,6 +28,7 @@ const MAGIC: &[u8; 8] = b"tds-keys";
 const SYNC_BYTES: usize = 8 << 20; // written between syncs
 const BUFFER_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
+const UNMAP_BYTES: usize = 4 << 20;
 
 /// A key as a number, of 80 bits; an entry is that, and 48 bits of the leaf's index.
 pub fn number_of(key: &Key) -> u128 {
@@ -207,6 +208,20 @@ impl Run {
     fn entry(&self, number: u64) -> u128 {
         let at = self.entries + number as usize * ENTRY_BYTES;
         u128::from_be_bytes(self.data[at..at + ENTRY_BYTES].try_into().unwrap())
+    }
+}
+
+impl Drop for Run {
+    /// A piece at a time: while a large mapping is undone at once, nobody else in the process gets
+    /// or gives back memory, for a tenth of a second.
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        for at in (0..self.data.len()).step_by(UNMAP_BYTES) {
+            let size = UNMAP_BYTES.min(self.data.len() - at);
+            // SAFETY: the mapping is only read; what is read after this comes from the file again.
+            let _ =
+                unsafe { self.data.unchecked_advise_range(UncheckedAdvice::DontNeed, at, size) };
+        }
     }
 }
 
