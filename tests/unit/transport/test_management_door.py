@@ -8,14 +8,18 @@ import pytest
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
 from connector.adapters.memory_log import MemoryLog
+from connector.adapters.reporter_store import SqliteReporterStore
 from connector.errors import Conflict, InvalidInput, Reason
+from connector.identity.certificates import make_tls_key
+from connector.identity.reporters import make_certificate, pem_thumbprint
 from connector.model.negotiation import Negotiation, Party, State
 from connector.operations.books import Line
 from connector.operations.publishing import Published
+from connector.operations.reporters import Reporters
 from connector.operations.status import Check, Status
 from connector.transport.grpc.management import ManagementServicer
 from tests.agreements import CONSUMERS
-from tests.logs import PROVIDER, act, delivery, open_meter, refusal, use
+from tests.logs import PROVIDER, ManualClock, act, delivery, open_meter, refusal, use
 
 SECTIONS = b'{"permission": [{"action": "use"}]}'
 STARTED = Negotiation(
@@ -250,3 +254,25 @@ async def test_each_kind_of_receipt_has_its_summary(node, door) -> None:
     assert [reason.term for reason in found[1].reasons] == ["purpose"]
     assert found[2].act == "agreement.ended"
     assert all(len(one.leaf_hash) == 32 for one in found)
+
+
+async def test_reporters_are_added_listed_and_removed(node, door, tmp_path) -> None:
+    clock = ManualClock()
+    store = SqliteReporterStore(tmp_path / "reporters.db")
+    reporters = Reporters(
+        store, clock, endpoint="h.example:1", door=b"door", cut=lambda name: len(name)
+    )
+    services = node.services()
+    services.reporters = reporters
+    node.services = lambda: services
+    certificate = make_certificate(make_tls_key(), "gateway", clock.now(), 10)
+    request = pb.AddReporterRequest(name="gateway", certificate=certificate)
+    added = await door.AddReporter(request, None)
+    assert (added.endpoint, added.door) == ("h.example:1", b"door")
+    (found,) = (await door.ListReporters(pb.ListReportersRequest(), None)).reporters
+    assert (found.name, found.thumbprint) == ("gateway", pem_thumbprint(certificate))
+    assert (found.added, found.expires) == ("2026-11-23T12:00:00.000Z", "2026-12-03T12:00:00.000Z")
+    removed = await door.RemoveReporter(pb.RemoveReporterRequest(name="gateway"), None)
+    assert removed.streams == 7
+    assert not (await door.ListReporters(pb.ListReportersRequest(), None)).reporters
+    store.close()
