@@ -64,6 +64,12 @@ class NotFound(ConnectorError):
     code = "not_found"
 
 
+class Gone(NotFound):
+    """It was there, and was dropped when its retention ended."""
+
+    code = "gone"
+
+
 class Conflict(ConnectorError):
     """The state does not allow it, or somebody else changed it first."""
 

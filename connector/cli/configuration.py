@@ -34,6 +34,10 @@ _ABOUT = {
     "credential_days": "days that a membership credential holds",
     "drain_s": "seconds that running work gets on SIGTERM",
     "log_level": "debug, info, warning or error",
+    "https.certificate": "path of the HTTP door's certificate chain (PEM); empty for plain HTTP",
+    "https.key": "path of that certificate's private key (PEM)",
+    "witness": "further witnesses of this log; for each a table [[witness]] with url and vkey",
+    "witness_for": 'vkeys of logs that this node witnesses, as ["log.example+0123abcd+AQ..."]',
     "policy.engine": "embedded, or opa for an OPA server; both give the same answers",
     "policy.bundle": "folder of the policy bundle; empty for the one that ships",
     "policy.opa_url": "the OPA server",
@@ -90,7 +94,7 @@ def _entry(key: str, name: str, value: str | None, default: Any) -> list[str]:
 def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)  # TOML's basic strings take JSON's escapes
-    return str(value)
+    return "[]" if value == () else str(value)
 
 
 def write(data: Path, content: str) -> Path:

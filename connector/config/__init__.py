@@ -14,14 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from connector.errors import ConfigError, InvalidInput
 from connector.model.participant import parse_did
+from connector.tlog import note
 
 FILE_NAME = "connector.toml"
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 107
 MAX_FILE_BYTES = 65_536
 CORES = ("auto", "python", "native")
+MAX_ITEMS = 256  # of a list
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 C = TypeVar("C")
@@ -62,6 +65,22 @@ class Reporting:
 
 
 @dataclass(frozen=True, slots=True)
+class Https:
+    """TLS on the HTTP door: both files, in PEM, or neither. They are read again when they change."""
+
+    certificate: str = ""  # path of the certificate and its chain, of the web's PKI
+    key: str = ""  # path of its private key
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """A witness of this node's log, asked by C2SP tlog-witness."""
+
+    url: str  # its submission prefix: https://host[:port][/path]
+    vkey: str  # name+id+key, of type cosignature/v1 (Ed25519)
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """An enterprise's node."""
 
@@ -75,6 +94,9 @@ class Node:
     drain_s: float = 5.0  # seconds that running uses get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
+    https: Https = field(default_factory=Https)
+    witness: tuple[Witnessed, ...] = ()  # further witnesses of this log, besides the directory
+    witness_for: tuple[str, ...] = ()  # vkeys (C2SP signed-note) of logs that it witnesses
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     reporting: Reporting = field(default_factory=Reporting)
@@ -98,6 +120,9 @@ class Directory:
     drain_s: float = 5.0  # seconds that open calls get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
+    https: Https = field(default_factory=Https)
+    witness: tuple[Witnessed, ...] = ()  # further witnesses of this log
+    witness_for: tuple[str, ...] = ()  # vkeys of logs that it witnesses, besides its members'
     policy: Policy = field(default_factory=Policy)
 
 
@@ -176,6 +201,11 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: must be a table")
         return _build(typing.cast(type[Any], wanted), value, where)
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list) or len(value) > MAX_ITEMS:
+            raise ConfigError(f"{where}: must be a list of at most {MAX_ITEMS}")
+        one = typing.get_args(wanted)[0]
+        return tuple(_value(one, item, f"{where}[{at}]") for at, item in enumerate(value))
     accepted: types.UnionType | type = int | float if wanted is float else wanted
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ConfigError(f"{where}: must be of type {wanted.__name__}")
@@ -199,6 +229,9 @@ def _checked(config: C) -> C:
         raise ConfigError(f"core: must be one of {', '.join(CORES)}")
     if both.log_level not in LOG_LEVELS:
         raise ConfigError(f"log_level: must be one of {', '.join(LOG_LEVELS)}")
+    if bool(both.https.certificate) != bool(both.https.key):
+        raise ConfigError("https: both certificate and key, or neither")
+    _check_witnesses(both)
     addresses = {"listen": both.listen, "http": both.http}
     if both.endpoint:
         addresses["endpoint"] = both.endpoint
@@ -213,6 +246,47 @@ def _checked(config: C) -> C:
         if not _is_address(address):
             raise ConfigError(f"{name}: must be host:port")
     return config
+
+
+def _check_witnesses(config: Node | Directory) -> None:
+    names = set()
+    for at, one in enumerate(config.witness):
+        if not is_witness_url(one.url):
+            raise ConfigError(
+                f"witness[{at}].url: must be https://host[:port][/path]",
+                hint="plain http is for a witness on this machine's loopback alone",
+            )
+        key = _vkey(one.vkey, f"witness[{at}].vkey")
+        if key.type != note.COSIGNATURE_V1:
+            raise ConfigError(f"witness[{at}].vkey: not of type cosignature/v1 (0x04)")
+        if key.name in names:
+            raise ConfigError(f"witness[{at}].vkey: this name is there twice")
+        names.add(key.name)
+    for at, value in enumerate(config.witness_for):
+        if _vkey(value, f"witness_for[{at}]").type != note.ED25519:
+            raise ConfigError(f"witness_for[{at}]: not of type Ed25519 (0x01)")
+
+
+def is_witness_url(value: str) -> bool:
+    """``https://host[:port][/path]``, or ``http`` where the host is this machine's loopback."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    loopback = host in ("127.0.0.1", "::1", "localhost")
+    extra = parts.query or parts.fragment or parts.username or parts.password
+    plain = value.isascii() and value.isprintable() and " " not in value and not extra
+    return (
+        bool(host) and plain and (parts.scheme == "https" or (parts.scheme == "http" and loopback))
+    )
+
+
+def _vkey(value: str, where: str) -> note.VerifierKey:
+    try:
+        return note.parse_verifier_key(value)
+    except InvalidInput as error:
+        raise ConfigError(f"{where}: {error.message}") from error
 
 
 def _is_address(value: str) -> bool:

@@ -18,7 +18,6 @@ Leaves out: who may ask (the door), HTTP and gRPC, ML-DSA-44 cosignatures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -28,8 +27,18 @@ from connector.ports.clock import Clock
 from connector.ports.witnesses import Witnessed, WitnessStore
 from connector.tlog import cosignature, merkle, note
 from connector.tlog.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from connector.tlog.witness import MAX_PROOF, CheckpointRequest
 
-MAX_PROOF = 63  # consistency proof lines, by the specification
+__all__ = [
+    "CheckpointRequest",
+    "NotTheLogs",
+    "StaleSize",
+    "Witness",
+    "cosigned_note",
+    "request_for",
+]
+
+REFRESHED_S = 60  # seconds; a cosignature over the same checkpoint is stored again after these
 _ATTEMPTS = 8
 
 
@@ -43,13 +52,10 @@ class StaleSize(Conflict):
         self.size = size
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointRequest:
-    """What a log sends to a witness: ``consistency`` leads from ``old_size`` to ``checkpoint``."""
+class NotTheLogs(VerificationFailed):
+    """The checkpoint has no valid signature by a key that is known to be the log's."""
 
-    old_size: int
-    consistency: tuple[bytes, ...]
-    checkpoint: bytes
+    code = "not_the_logs"
 
 
 class Witness:
@@ -69,9 +75,9 @@ class Witness:
         """The cosignature line (no newline), stored before it is returned.
 
         ``origin`` and ``keys`` (32 bytes each) are the log's, from the directory's record.
-        Raises ``StaleSize``; ``VerificationFailed`` for a checkpoint that is not the log's or not
-        consistent with the last (the log's operator has then shown two histories, or lost one);
-        ``InvalidInput`` for what cannot be a request; ``Unavailable``.
+        Raises ``StaleSize``; ``NotTheLogs``; another ``VerificationFailed`` for a checkpoint that
+        is not consistent with the last (the log's operator has then shown two histories, or lost
+        one); ``InvalidInput`` for what cannot be a request; ``Unavailable``.
         """
         known = tuple(keys)
         for _ in range(_ATTEMPTS):
@@ -80,10 +86,21 @@ class Witness:
             time = int(self._clock.now().timestamp())
             line = cosignature.cosign(request.checkpoint, self._name, self._key, time)
             kept = cosignature.add_line(_signed_by(request.checkpoint, origin), line)
+            if last is not None and self._is_known(last, kept, time):
+                return line
             entry = Witnessed(new.size, new.root, kept)
             if await self._store.replace(origin, last, entry):  # 6
                 return line
         raise StaleSize(last.size if last else 0)
+
+    def _is_known(self, last: Witnessed, kept: bytes, time: int) -> bool:
+        """Whether this very checkpoint is stored, with a cosignature that is nearly as new: so
+        that repeating a request, which anybody can, costs no write."""
+        if note.parse(last.checkpoint).text != note.parse(kept).text:
+            return False
+        key = self._key.public_key().public_bytes_raw()
+        before = cosignature.cosignature_time(last.checkpoint, self._name, [key])
+        return before is not None and 0 <= time - before < REFRESHED_S
 
     async def last(self, origin: str) -> Witnessed | None:
         """The last checkpoint cosigned for this log."""
@@ -110,7 +127,10 @@ def _check(
 ) -> Checkpoint:
     if len(request.consistency) > MAX_PROOF:
         raise InvalidInput(f"witness: a proof of more than {MAX_PROOF} hashes")
-    new = verify_checkpoint(request.checkpoint, origin, keys)  # 1
+    try:
+        new = verify_checkpoint(request.checkpoint, origin, keys)  # 1
+    except VerificationFailed as error:
+        raise NotTheLogs(error.message) from error
     if not 0 <= request.old_size <= new.size:  # 2
         raise InvalidInput("witness: the old size is larger than the checkpoint's")
     if request.old_size != (last.size if last else 0):  # 3
