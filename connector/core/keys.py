@@ -33,7 +33,7 @@ from connector.core.keyfiles import (
 )
 from connector.errors import InternalError, InvalidInput, Unavailable
 
-FREEZE_AT = 2**17  # keys; about 20 MB in memory, twice while they are written
+FREEZE_AT = 2**18  # keys; about 40 MB in memory, twice while they are written
 _MERGE_STEP = 4096  # entries that a merge has at hand, and holds the interpreter for
 
 
