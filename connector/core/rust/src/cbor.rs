@@ -2,7 +2,6 @@
 //! unsigned integers, byte strings, text and maps, each in its shortest form.
 
 use crate::leaves::Refusal;
-use std::ops::Deref;
 
 pub const UINT: u8 = 0;
 pub const BYTES: u8 = 2;
@@ -11,9 +10,11 @@ pub const MAP: u8 = 5;
 
 /// The head of a value: its major type and its argument (a number, or a length).
 pub struct Head {
-    bytes: [u8; 9],
-    size: usize,
+    pub bytes: [u8; HEAD_ROOM],
+    pub size: usize,
 }
+
+pub const HEAD_ROOM: usize = 16; // more than any has; a copy of fixed size is a fast one
 
 impl Head {
     #[inline]
@@ -25,27 +26,28 @@ impl Head {
             0x1_0000..=0xffff_ffff => (26, 4),
             _ => (27, 8),
         };
-        let mut bytes = [0; 9];
+        let mut bytes = [0; HEAD_ROOM];
         bytes[0] = major << 5 | extra;
-        // The last bytes of the argument, shifted to the front.
+        // Only the last bytes of the argument count; they are brought to the front.
         let shift = if width == 0 { 0 } else { 64 - 8 * width as u32 };
-        bytes[1..].copy_from_slice(&(argument << shift).to_be_bytes());
+        bytes[1..9].copy_from_slice(&(argument << shift).to_be_bytes());
         Head { bytes, size: 1 + width }
     }
-}
 
-impl Deref for Head {
-    type Target = [u8];
-
+    /// Behind a key of a map, below 24.
     #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.size]
+    pub fn under(key: u8, major: u8, argument: u64) -> Self {
+        let head = Head::new(major, argument);
+        let mut bytes = [key; HEAD_ROOM];
+        bytes[1..].copy_from_slice(&head.bytes[..HEAD_ROOM - 1]);
+        Head { bytes, size: 1 + head.size }
     }
 }
 
 /// A whole value, at the end of a vector.
 pub fn push(out: &mut Vec<u8>, major: u8, argument: u64, body: &[u8]) {
-    out.extend_from_slice(&Head::new(major, argument));
+    let head = Head::new(major, argument);
+    out.extend_from_slice(&head.bytes[..head.size]);
     out.extend_from_slice(body);
 }
 
@@ -86,7 +88,7 @@ impl<'a> Reader<'a> {
         };
         let bytes = self.take(width)?;
         let argument = bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        if Head::new(major, argument).len() != 1 + bytes.len() {
+        if Head::new(major, argument).size != 1 + bytes.len() {
             return Err("receipt: a number is not in its shortest form");
         }
         Ok(argument)

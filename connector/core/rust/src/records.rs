@@ -138,45 +138,48 @@ fn look<'a>(report: &Report<'a>) -> (Vec<Row<'a>>, Vec<(usize, u8)>) {
     (sound, refused)
 }
 
-/// Writes leaves: what is the same in all of a report, with its keys of the map, and between it
-/// what is not.
+/// Writes leaves: what is the same in all of a report, with keys of the map, and between it what
+/// is not.
 struct Writer<'a> {
     report: &'a Report<'a>,
-    before_number: Vec<u8>,
-    before_head: Vec<u8>,
-    before_quantities: Vec<u8>,
-    before_served: Vec<u8>,
+    to_number: Vec<u8>, // from the beginning of what is hashed; the salt is in it
+    to_head: Vec<u8>,
+    to_use_id: Vec<u8>, // the head is in it
+    to_quantities: Vec<u8>,
+    to_served: Vec<u8>,
 }
 
-/// A leaf in the making. `hole`: where the hash of the one before it goes; `state`: after the
-/// blocks that lie before the hole, of which there are `begun`.
-#[derive(Default)]
+const SALT_AT: usize = LEAF.len() + FRONT.len();
+
+/// A leaf in the making. `head`: where the hash of the one before it goes; `state`: after the
+/// blocks that lie before that, of which there are `begun`.
 struct Draft {
     message: Message,
-    hole: usize,
+    head: usize,
     begun: usize,
     state: State,
 }
 
 impl<'a> Writer<'a> {
     fn new(report: &'a Report<'a>) -> Self {
-        let part = |key: u8, major, argument: u64, body: &[u8], next: &[u8]| {
-            let mut part = vec![key];
-            push(&mut part, major, argument, body);
-            part.extend_from_slice(next);
-            part
-        };
-        let text = |key, value: &str, next: &[u8]| {
-            part(key, TEXT, value.len() as u64, value.as_bytes(), next)
-        };
-        let map = 0xa0 | report.amounts.len() as u8; // at most 7
-        Writer {
-            report,
-            before_number: text(3, report.scope, &[4]),
-            before_head: part(5, UINT, report.time_ms, &[], &[6, 0x58, HASH_BYTES as u8]),
-            before_quantities: text(14, report.purpose, &[19, map]),
-            before_served: text(21, report.reporter, &[22]),
-        }
+        let mut to_number = [&LEAF[..], &FRONT, &[0; SALT_BYTES], &[3]].concat();
+        push(&mut to_number, TEXT, report.scope.len() as u64, report.scope.as_bytes());
+        to_number.push(4);
+        let mut to_head = vec![5];
+        push(&mut to_head, UINT, report.time_ms, &[6, 0x58, HASH_BYTES as u8]);
+        let to_use_id = [&NO_PREVIOUS[..], &[10]].concat();
+        let mut to_quantities = vec![14];
+        push(&mut to_quantities, TEXT, report.purpose.len() as u64, report.purpose.as_bytes());
+        to_quantities.push(19);
+        push(&mut to_quantities, MAP, report.amounts.len() as u64, &[]);
+        let mut to_served = vec![21];
+        push(&mut to_served, TEXT, report.reporter.len() as u64, report.reporter.as_bytes());
+        to_served.push(22);
+        Writer { report, to_number, to_head, to_use_id, to_quantities, to_served }
+    }
+
+    fn new_draft(&self) -> Draft {
+        Draft { message: Message::of(&self.to_number), head: 0, begun: 0, state: BEGIN }
     }
 
     /// Packed leaves, their hashes, and the last hash.
@@ -187,7 +190,7 @@ impl<'a> Writer<'a> {
         let mut packed = Vec::new();
         let mut hashes = Vec::with_capacity(rows.len() * HASH_BYTES);
         let mut head = self.report.head;
-        let (mut leaf, mut next) = (Draft::default(), Draft::default());
+        let (mut leaf, mut next) = (self.new_draft(), self.new_draft());
         if let Some(first) = rows.first() {
             self.draft(&mut leaf, first, 1);
             in_turn(&mut leaf.state, leaf.message.begun(leaf.begun), &mut [0; 8], &[]);
@@ -197,7 +200,7 @@ impl<'a> Writer<'a> {
                 Some(row) => self.draft(&mut next, row, made as u64 + 1),
                 None => next.begun = 0,
             }
-            leaf.message.bytes_mut()[leaf.hole..leaf.hole + HASH_BYTES].copy_from_slice(&head);
+            leaf.message.bytes_mut()[leaf.head..leaf.head + HASH_BYTES].copy_from_slice(&head);
             let rest = &leaf.message.padded()[leaf.begun..];
             in_turn(&mut leaf.state, rest, &mut next.state, next.message.begun(next.begun));
             head = hash_of(&leaf.state);
@@ -216,26 +219,22 @@ impl<'a> Writer<'a> {
     /// A row as a leaf, but for the hash of the one before it; `made`: which of the report's.
     fn draft(&self, draft: &mut Draft, row: &Row<'_>, made: u64) {
         let number = |column| Report::number_at(column, row.row);
+        let salt = &self.report.salts[row.row * SALT_BYTES..][..SALT_BYTES];
         let message = &mut draft.message;
-        message.cut(0);
-        message.add(&LEAF);
-        message.add(&FRONT);
-        message.add(&self.report.salts[row.row * SALT_BYTES..][..SALT_BYTES]);
-        message.add(&self.before_number);
-        message.add(&Head::new(UINT, self.report.number + made));
-        message.add(&self.before_head);
-        draft.hole = message.add(&NO_PREVIOUS);
-        message.add(&[10]);
-        message.add(&Head::new(TEXT, row.use_id.len() as u64));
+        message.cut(self.to_number.len());
+        message.bytes_mut()[SALT_AT..SALT_AT + SALT_BYTES].copy_from_slice(salt);
+        message.add_head(&Head::new(UINT, self.report.number + made));
+        message.add(&self.to_head);
+        draft.head = message.add(&self.to_use_id);
+        message.add_head(&Head::new(TEXT, row.use_id.len() as u64));
         message.add(row.use_id);
-        message.add(&self.before_quantities);
+        message.add(&self.to_quantities);
         for (quantity, column) in &self.report.amounts {
-            message.add(&[*quantity]);
-            message.add(&Head::new(UINT, number(column)));
+            message.add_head(&Head::under(*quantity, UINT, number(column)));
         }
-        message.add(&self.before_served);
-        message.add(&Head::new(UINT, number(self.report.served)));
-        draft.begun = message.whole_blocks(draft.hole);
+        message.add(&self.to_served);
+        message.add_head(&Head::new(UINT, number(self.report.served)));
+        draft.begun = message.whole_blocks(draft.head);
         draft.state = BEGIN;
     }
 }
@@ -258,7 +257,7 @@ impl Keyed {
     fn message(&mut self, which: usize, use_id: &[u8]) {
         let message = &mut self.messages[which];
         message.cut(self.prefix);
-        message.add(&Head::new(TEXT, use_id.len() as u64));
+        message.add_head(&Head::new(TEXT, use_id.len() as u64));
         message.add(use_id);
     }
 

@@ -4,6 +4,7 @@
 //! A round waits for the one before it, so one message leaves much of the processor idle. Where
 //! there are two, their blocks are taken in turn: then it works on both at once.
 
+use crate::cbor::{Head, HEAD_ROOM};
 use sha2::block_api::compress256;
 
 pub const HASH_BYTES: usize = 32;
@@ -48,6 +49,14 @@ impl Message {
         begin
     }
 
+    #[inline]
+    pub fn add_head(&mut self, head: &Head) {
+        let begin = self.size;
+        self.make_room(begin + HEAD_ROOM);
+        self.blocks.as_flattened_mut()[begin..begin + HEAD_ROOM].copy_from_slice(&head.bytes);
+        self.size += head.size;
+    }
+
     /// The bytes so far.
     pub fn bytes(&self) -> &[u8] {
         &self.blocks.as_flattened()[..self.size]
@@ -82,8 +91,13 @@ impl Message {
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         if bytes > self.blocks.len() * BLOCK_BYTES {
-            self.blocks.resize(bytes.div_ceil(BLOCK_BYTES) + 1, [0; BLOCK_BYTES]);
+            self.grow(bytes);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        self.blocks.resize(bytes.div_ceil(BLOCK_BYTES) + 1, [0; BLOCK_BYTES]);
     }
 }
 
