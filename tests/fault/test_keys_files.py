@@ -211,9 +211,8 @@ def test_memory_does_not_grow_with_the_keys(kind: str, tmp_path: Path) -> None:
     used = []
     for step in range(steps):
         fill(keys, step * rows, (step + 1) * rows)
-        keys.freeze((step + 1) * rows)
+        freeze(keys, (step + 1) * rows)
         used.append(anonymous())
-    keys.wait()
     assert keys.trouble == ""
     assert max(used[steps // 2 :]) - max(used[: steps // 2]) < limit
     keys.close()
