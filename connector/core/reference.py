@@ -107,18 +107,21 @@ class Reference:
                     refused.append((row, Fault.EXHAUSTED.value))
                     continue
                 left -= calls[row]
-            leaf = b"%b%b%b%b%b%b\x0a%b%b%b%b%b" % (
-                _BEGIN,
-                salts[row * SALT_BYTES : row * SALT_BYTES + SALT_BYTES],
-                before_number,
-                numbers[made],
-                before_head,
-                head,
-                names[row],
-                before_quantities,
-                quantities[row],
-                before_served,
-                ends[row],
+            leaf = b"".join(
+                (
+                    _BEGIN,
+                    salts[row * SALT_BYTES : row * SALT_BYTES + SALT_BYTES],
+                    before_number,
+                    numbers[made],
+                    before_head,
+                    head,
+                    b"\x0a",
+                    names[row],
+                    before_quantities,
+                    quantities[row],
+                    before_served,
+                    ends[row],
+                )
             )
             head = sha256(b"\x00" + leaf).digest()
             stage(key, index + made)

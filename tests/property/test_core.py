@@ -294,6 +294,16 @@ def test_logs_are_read_alike(
             keys.discard()
 
 
+def test_leaves_of_every_length_have_their_hash(core: Core) -> None:
+    """Where SHA-256 pads within a block and into another; neighbours differ in blocks."""
+    leaves = [b"x" * (size if size % 3 else 321 - size) for size in range(322)]
+    hashes = b"".join(merkle.leaf_hash(leaf) for leaf in leaves)
+    assert core.leaf_hashes(packed(leaves)) == hashes
+    assert core.leaf_hashes(packed([*leaves, b"y" * 65_535])[:-1] + b"z")[-32:] == (
+        merkle.leaf_hash(b"y" * 65_534 + b"z")
+    )
+
+
 @needs_native
 @given(st.binary(max_size=80) | st.lists(st.binary(max_size=40)).map(packed))
 def test_hostile_bytes_are_cut_up_alike(data: bytes) -> None:
