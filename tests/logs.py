@@ -66,6 +66,7 @@ class MemoryKeys:
     """``core.interface.Keys`` that forget, for logs in memory."""
 
     freeze_at = 1 << 30
+    trouble = ""
     covered = 0
 
     def __init__(self) -> None:

@@ -2,7 +2,8 @@
 
 What the library demands, and what is done about it:
 
-* an engine belongs to the thread that made it: each thread that asks gets one of its own;
+* an engine belongs to the thread that made it, which must also end it: each thread that asks
+  gets one of its own;
 * a deep input or a large one could end the process: ``inputs.encode`` refuses it before;
 * a panic is a ``BaseException`` of a class that cannot be imported: it is known by its name,
   and the engine that panicked is thrown away;
@@ -43,6 +44,7 @@ class RegoEngine:
             try:
                 self._ask(entry, b"{}")
             except Unavailable as error:
+                self._threads.engine = None  # here: what an error holds may end in any thread
                 raise ConfigError(f"policy bundle: {entry} does not decide") from error
 
     @property
@@ -84,5 +86,6 @@ def _load(bundle: Bundle) -> Any:
             engine.add_policy(name, text)
         engine.add_data_json(json.dumps(bundle.data))
     except RuntimeError as error:
+        del engine  # here: what an error holds may end in any thread
         raise ConfigError("policy bundle: a module does not load in the embedded engine") from error
     return engine

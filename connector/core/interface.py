@@ -199,6 +199,12 @@ class Keys(Protocol):
         ...
 
     @property
+    def trouble(self) -> str:
+        """Why files could not be written or read lately; empty if they could. Nothing is lost:
+        the keys stay in memory until a ``freeze`` succeeds."""
+        ...
+
+    @property
     def freeze_at(self) -> int:
         """How many ``pending`` keys are worth a ``freeze``."""
         ...

@@ -214,11 +214,13 @@ class Ledger:
 
     def is_due(self) -> bool:
         """Whether it is time to ``keep``."""
-        return self._keeping is None and self._keys.pending >= self._keys.freeze_at
+        return self._keys.pending >= self._keys.freeze_at
 
     def keep(self) -> None:
         """Have the keys written out, and when they are, the state beside them; between commits,
         when nothing is planned."""
+        if self._keys.trouble:
+            log.warning("which uses were recorded is kept in memory", reason=self._keys.trouble)
         self._keeping = self._storage.mark(), encode_state(self.state)
         self._keys.freeze(self.state.size)
 
@@ -247,7 +249,8 @@ class Ledger:
             else:
                 if state.size != size:
                     raise CorruptLog("the kept state is not of the log's mark")
-        if state is None or self._keys.covered < state.size:
+        size = self._storage.tip.size
+        if state is None or not state.size <= self._keys.covered <= size:
             self._keys.clear()
             commits = self._storage.replay(everything=True)
         else:
