@@ -2,9 +2,9 @@
 
 A group is planned on a state laid over the real one; only when its one commit is durable does the
 real one change. The next group may be planned meanwhile, on what the first one will leave: if
-that is not committed, neither is this. What belongs together in a call happens together or not at all, and a call that
-is wrong does not disturb the others in its group. The rows of a report stand for themselves: the
-core makes leaves of those that nothing speaks against, many at a time.
+that is not committed, neither is this. What belongs together in a call happens together or not
+at all, and a call that is wrong does not disturb the others in its group. The rows of a report
+stand for themselves: the core makes leaves of those that nothing speaks against, many at a time.
 
 Leaves out: queueing (``meter``).
 """
@@ -411,10 +411,7 @@ class Ledger:
 
 def _check(item: Draft, state: State) -> None:
     """What a draft must be before it may become a receipt. Raises ``Conflict``."""
-    if isinstance(item, ActDraft):
-        if item.follows not in (None, state.scope(item.scope).number):
-            raise Conflict("a receipt came in between")
-    elif isinstance(item, UseDraft):
+    if isinstance(item, UseDraft):
         is_open = state.reservation((item.scope, item.use_id)) is not None
         if item.settles and not is_open:
             raise Conflict("the use was not reserved, or its reservation has ended")
@@ -434,7 +431,9 @@ def _receipt(item: Draft, salt: bytes, number: int, time_ms: int, previous: byte
             previous=previous,
             actor=item.actor,
             act=item.act,
-            statement=item.statement,
+            statement=item.statement
+            if isinstance(item.statement, bytes)
+            else item.statement(number - 1, previous),
         )
     if isinstance(item, DeliveryDraft):
         return DeliveryReceipt(

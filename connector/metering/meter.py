@@ -27,6 +27,7 @@ from connector.metering.cosigned import Cosigned
 from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger, Planned
 from connector.metering.reader import LogReader
 from connector.metering.types import (
+    ActDraft,
     Claim,
     Claimed,
     Draft,
@@ -184,7 +185,7 @@ class Meter:
         does not stop it: a reservation that was to end, ends.
 
         Raises ``InvalidInput`` if one cannot be a receipt, ``Conflict`` if a reservation is not
-        as the draft says or ``follows`` does not hold, ``Unavailable`` if nothing can be issued
+        as the draft says, ``Unavailable`` if nothing can be issued
         now. After ``Unavailable`` the receipts may be there all the same: ask ``find``.
         """
         task = asyncio.create_task(self._submit(tuple(drafts)))
@@ -348,6 +349,8 @@ class Meter:
                 await self._idle.wait()
                 await self._in_thread(self._planning, self._ledger.keep)
             group = self._next_group()
+            if group and _looks_back(group[0].call):
+                await self._idle.wait()
             if not group:
                 self._room_to_plan.release()
                 if not self._stopped:
@@ -382,10 +385,15 @@ class Meter:
         group: list[_Waiting] = []
         weight = 0
         while self._waiting and weight < MAX_GROUP:
+            if group and _looks_back(self._waiting[0].call):
+                break
             waiting = self._waiting.popleft()
-            if not waiting.answer.cancelled():
-                group.append(waiting)
-                weight += waiting.weight
+            if waiting.answer.cancelled():
+                continue
+            group.append(waiting)
+            weight += waiting.weight
+            if _looks_back(waiting.call):
+                break
         return group
 
     async def _commit(self, group: Sequence[_Waiting], planned: Planned) -> None:
@@ -433,6 +441,11 @@ def _answered(group: Sequence[_Waiting]) -> Iterator[None]:
             if not waiting.answer.done():
                 waiting.answer.set_result(InternalError("the meter has stopped"))
         raise
+
+
+def _looks_back(call: Call) -> bool:
+    """Whether it wants what comes before it durable: then it is a group of its own."""
+    return any(isinstance(item, ActDraft) and callable(item.statement) for item in call)
 
 
 def _weight(call: Call) -> int:

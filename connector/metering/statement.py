@@ -32,7 +32,7 @@ MAX_RECEIPTS = MAX_EVIDENCE_BYTES // LEAST_ENTRY_BYTES
 _FRAME_BYTES = 40  # the names and punctuation around a leaf in the file
 _PROOF_HASH_BYTES = 48  # in base64, with its punctuation
 _PAGE = 256
-_ATTEMPTS = 16
+_LATE = 4096  # receipts that may come in while the others are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,17 @@ def scope_receipts(meter: Meter, scope: str) -> list[Receipt]:
 async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did: str) -> Recorded:
     """Close the books of a scope: log a signed statement that counts every receipt before it.
 
-    ``key`` signs as ``did``. Raises ``Conflict`` if receipts keep coming in between, and as
-    ``Meter.record`` does.
+    ``key`` signs as ``did``. Raises ``Conflict`` if receipts come in faster than they can be
+    counted, and as ``Meter.record`` does.
     """
     sums = _Sums()
-    for _ in range(_ATTEMPTS):
-        await asyncio.to_thread(sums.catch_up, meter, scope)
-        number, head = meter.last(scope)
-        if number != sums.receipts:
-            continue
+
+    def statement(number: int, head: bytes) -> bytes:
+        if number - sums.receipts > _LATE:
+            raise Conflict(
+                "receipts keep coming in", hint="try again when the agreement is less busy"
+            )
+        sums.catch_up(meter, scope)
         payload = statement_payload(
             scope=scope,
             actor=did,
@@ -98,16 +100,11 @@ async def issue_statement(meter: Meter, scope: str, key: Ed25519PrivateKey, did:
             head=head,
             totals=sums.totals,
         )
-        statement = sign_statement(key, STATEMENT_KIND, payload).encode()
-        draft = ActDraft(
-            scope=scope, actor=did, act=STATEMENT_ACT, statement=statement, follows=number
-        )
-        try:
-            return (await meter.record([draft]))[0]
-        except Conflict:
-            if meter.last(scope)[0] == number:
-                raise
-    raise Conflict("receipts keep coming in", hint="try again when the agreement is less busy")
+        return sign_statement(key, STATEMENT_KIND, payload).encode()
+
+    await asyncio.to_thread(sums.catch_up, meter, scope)
+    draft = ActDraft(scope=scope, actor=did, act=STATEMENT_ACT, statement=statement)
+    return (await meter.record([draft]))[0]
 
 
 def collect(meter: Meter, scope: str, checkpoint: bytes | None = None) -> ScopeEvidence:

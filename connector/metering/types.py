@@ -7,7 +7,7 @@ runs, and all that a receipt needs should the node die meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -86,14 +86,16 @@ class UseDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActDraft:
-    """``follows``: the number that the scope's last receipt must have, where the statement speaks
-    of the receipts before it; None: whatever it is."""
+    """``statement``: the JWS, or what makes it from number and leaf hash of the receipt before it.
+
+    It is called, in a thread of the meter, when all receipts before it are durable, and the log
+    waits for it: it must be quick. What it raises, ``record`` raises.
+    """
 
     scope: str
     actor: str
     act: str
-    statement: bytes
-    follows: int | None = None
+    statement: bytes | Callable[[int, bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from connector.core.choose import choose
 
 from connector.adapters.memory_log import MemoryLog
+from connector.core.choose import choose
 from connector.errors import Conflict, InvalidInput, NotFound, Reason, Unavailable
 from connector.metering import ledger
 from connector.metering import meter as meters
@@ -190,7 +191,6 @@ async def test_a_refusal_twice_at_once_is_one_receipt(meter: Meter) -> None:
 NOT_ALLOWED = {
     "never reserved": reservation("u9").settle(Outcome.ALLOWED),
     "allowed without a reservation": refusal("u9", outcome=Outcome.ALLOWED),
-    "not the last": act(follows=7),
 }
 
 
@@ -299,11 +299,38 @@ async def test_replay_says_what_the_meter_said(meter: Meter, storage: MemoryLog)
 
 
 async def test_acts_are_receipts(meter: Meter) -> None:
-    (recorded,) = await meter.record([act(follows=0)])
+    (recorded,) = await meter.record([act()])
     assert isinstance(recorded.receipt, ActReceipt)
     verify(recorded)
+
+
+async def test_a_statement_is_made_when_all_before_it_is_durable(meter: Meter) -> None:
+    seen: list[tuple[int, bytes, int]] = []
+
+    def statement(number: int, head: bytes) -> bytes:
+        seen.append((number, head, meter.last(SCOPE)[0]))
+        return b"e30.e30.e30"
+
+    calls = []
+    for turn in range(3):
+        calls += [meter.record([refusal(f"r{turn}-{n}")]) for n in range(15)]
+        calls.append(meter.record([replace(act(), statement=statement)]))
+    await asyncio.gather(*calls)
+    assert len(seen) == 3
+    for number, head, durable in seen:
+        assert durable == number
+        (after,) = meter.receipts(SCOPE, number + 1, 1)
+        assert isinstance(after.receipt, ActReceipt)
+        assert after.receipt.previous == head
+
+
+async def test_a_statement_that_cannot_be_made_leaves_no_receipt(meter: Meter) -> None:
+    def refuse(number: int, head: bytes) -> bytes:
+        raise Conflict("not now")
+
     with pytest.raises(Conflict):
-        await meter.record([act(follows=0)])
+        await meter.record([refusal("r1"), replace(act(), statement=refuse)])
+    assert meter.checkpoint().size == 0
 
 
 @pytest.mark.parametrize("moment", ["at once", "in line", "answered"])

@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from connector.core.choose import choose
 
 from connector.adapters.memory_log import MemoryLog
 from connector.adapters.segments import SegmentLog
+from connector.core.choose import choose
 from connector.core.interface import Columns, Core, Fault, Leaves
 from connector.errors import ConfigError, InvalidInput, Unavailable
 from connector.metering.meter import MAX_ROWS, Meter
