@@ -142,7 +142,7 @@ class Report:
 
 def _is_encodable(text: str) -> bool:
     """Half a surrogate pair has no UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 Draft: TypeAlias = UseDraft | ActDraft | DeliveryDraft
