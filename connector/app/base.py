@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,17 +16,28 @@ import structlog
 
 from connector import config
 from connector.adapters.clock import SystemClock
+from connector.adapters.grant_store import SqliteGrantStore
+from connector.adapters.http_witness import HttpWitness
 from connector.adapters.keys import KeyFolder
 from connector.adapters.segments import SegmentLog
+from connector.adapters.witness_store import SqliteWitnessStore
 from connector.app.engine import open_engine
 from connector.app.metrics import Metrics
-from connector.app.process import version
+from connector.app.process import background, version
 from connector.core.choose import choose
 from connector.identity.ourselves import Ourselves, log_origin
 from connector.metering.meter import Meter
+from connector.metering.witness import Witness
+from connector.operations.bundles import Bundles
+from connector.operations.grants import Grants
+from connector.operations.witnessing import FurtherWitnessing, cosignature_age
 from connector.ports.clock import Clock
 from connector.ports.policy import PolicyEngine
-from connector.transport.http.server import Sources
+from connector.tlog.note import parse_verifier_key
+from connector.transport.http.server import HttpDoor, Sources, application
+from connector.transport.http.tiles import LogFiles
+from connector.transport.http.tls import ServerTls
+from connector.transport.http.witness import WitnessDoor
 
 log = structlog.get_logger()
 
@@ -41,15 +54,74 @@ class Base(Generic[S]):
     meter: Meter
     engine: PolicyEngine
     metrics: Metrics
+    grants: Grants
+    further: tuple[FurtherWitnessing, ...]
+    witness: Witness | None
 
-    def sources(self, ready: Callable[[], str]) -> Sources:
-        """What the HTTP door shows; ``ready`` gives the empty string or why the node is not."""
-        return Sources(
-            ready=ready,
-            checkpoint=lambda: asyncio.to_thread(lambda: self.meter.checkpoint().checkpoint),
-            tile=lambda path: asyncio.to_thread(self.meter.log.tile, f"tile/{path}"),
-            registry=self.metrics.registry,
+    def http_door(
+        self,
+        ready: Callable[[], str],
+        bundles: Bundles,
+        members: Callable[[], Mapping[str, Sequence[bytes]]] = dict,
+    ) -> HttpDoor:
+        """The HTTP door; ``ready`` gives the empty string or why the node is not.
+
+        ``members``: origins and keys of the logs that are witnessed besides the configured ones.
+        Raises ``ConfigError``.
+        """
+        https, files = self.settings.https, self.data
+        tls = ServerTls(files / https.certificate, files / https.key) if https.key else None
+        return HttpDoor(
+            application(
+                Sources(
+                    ready=ready,
+                    files=LogFiles(
+                        checkpoint=self._checkpoint,
+                        tile=lambda path: asyncio.to_thread(self.meter.log.tile, path),
+                        bundle=bundles.bundle,
+                    ),
+                    registry=self.metrics.registry,
+                    witness=self._witness_door(members),
+                )
+            ),
+            self.settings.http,
+            tls,
         )
+
+    async def _checkpoint(self) -> bytes:
+        return self.meter.checkpoint().checkpoint
+
+    def _witness_door(
+        self, members: Callable[[], Mapping[str, Sequence[bytes]]]
+    ) -> WitnessDoor | None:
+        witness = self.witness
+        if witness is None:
+            return None
+        configured: dict[str, list[bytes]] = {}
+        for value in self.settings.witness_for:
+            key = parse_verifier_key(value)
+            configured.setdefault(key.name, []).append(key.public_key)
+        return WitnessDoor(
+            logs=lambda: {**configured, **members()},
+            add=lambda request, origin, keys: witness.add_checkpoint(
+                request, origin=origin, keys=keys
+            ),
+            last=witness.last,
+        )
+
+    def _cosignature_age(self, name: str) -> float:
+        return cosignature_age(self.meter, name, self.clock.now())
+
+    def witness_ages(self, *names: str) -> None:
+        """Show how old the cosignatures of these witnesses are."""
+        for name in names:
+            self.metrics.gauge_of(
+                "tds_witness_cosignature_age_seconds",
+                "Age of the newest cosignature of this log, by witness",
+                "witness",
+                name,
+                partial(self._cosignature_age, name),
+            )
 
 
 @asynccontextmanager
@@ -81,4 +153,48 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
         )
         stack.push_async_callback(meter.close)
         metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
-        yield Base(data, settings, ourselves, keys, clock, meter, engine, metrics)
+        grants = Grants(
+            stack.enter_context(closing(SqliteGrantStore(data / "grants.db"))), clock, os.urandom
+        )
+        await grants.open()
+        further = [_further(meter, one, stack) for one in settings.witness]
+        base = Base(
+            data=data,
+            settings=settings,
+            ourselves=ourselves,
+            keys=keys,
+            clock=clock,
+            meter=meter,
+            engine=engine,
+            metrics=metrics,
+            grants=grants,
+            further=tuple(further),
+            witness=_witness(data, settings, ourselves, clock, stack),
+        )
+        base.witness_ages(*(one.name for one in further))
+        await stack.enter_async_context(
+            background(*((f"witness {one.name}", one.run) for one in further))
+        )
+        yield base
+
+
+def _further(meter: Meter, witness: config.Witnessed, stack: AsyncExitStack) -> FurtherWitnessing:
+    peer = HttpWitness(witness.url)
+    stack.push_async_callback(peer.close)
+    jitter = random.SystemRandom()
+    key = parse_verifier_key(witness.vkey)
+    return FurtherWitnessing(meter, peer, key, lambda most: jitter.uniform(0, most))
+
+
+def _witness(
+    data: Path,
+    settings: config.Node | config.Directory,
+    ourselves: Ourselves,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Witness | None:
+    """A directory witnesses its members' logs, a node those that it is configured for."""
+    if not settings.witness_for and not isinstance(settings, config.Directory):
+        return None
+    store = stack.enter_context(closing(SqliteWitnessStore(data / "witness.db")))
+    return Witness(store, name=ourselves.log_origin, key=ourselves.signing_key, clock=clock)

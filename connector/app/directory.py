@@ -19,17 +19,18 @@ from connector._pb.dataspace.directory.v1.directory_pb2_grpc import (
 )
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
     add_DirectoryManagementServiceServicer_to_server,
+    add_LogServiceServicer_to_server,
 )
 from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
     add_WitnessServiceServicer_to_server,
 )
 from connector.adapters.directory_store import SqliteDirectoryStore
-from connector.adapters.witness_store import SqliteWitnessStore
 from connector.app import logs
 from connector.app.base import Base, open_base
 from connector.app.process import only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
+from connector.errors import InternalError, NotFound
 from connector.identity.certificates import (
     chain_pem,
     issue_certificate,
@@ -41,6 +42,7 @@ from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
 from connector.metering.witness import Witness
 from connector.model.participant import b64url
+from connector.operations.bundles import Bundles
 from connector.operations.status import Check, Status
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.directory import (
@@ -50,9 +52,9 @@ from connector.transport.grpc.directory import (
 )
 from connector.transport.grpc.directory_management import DirectoryManagementServicer
 from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
+from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.metering import WitnessServicer
 from connector.transport.grpc.server import Door
-from connector.transport.http.server import HttpDoor, application
 
 log = structlog.get_logger()
 
@@ -73,7 +75,6 @@ async def _serve(data: Path, settings: config.Directory) -> None:
         base = await stack.enter_async_context(open_base(data, settings, await_witness=False))
         ourselves, clock, meter, metrics = base.ourselves, base.clock, base.meter, base.metrics
         store = stack.enter_context(closing(SqliteDirectoryStore(data / "directory.db")))
-        witnessed = stack.enter_context(closing(SqliteWitnessStore(data / "witness.db")))
         authority = _authority(base)
         services = await open_directory(
             ourselves=ourselves,
@@ -87,9 +88,9 @@ async def _serve(data: Path, settings: config.Directory) -> None:
             heartbeat_s=settings.heartbeat_s,
             credential_days=settings.credential_days,
         )
-        witness = Witness(
-            witnessed, name=ourselves.log_origin, key=ourselves.signing_key, clock=clock
-        )
+        witness = base.witness
+        if witness is None:
+            raise InternalError("a directory is a witness")
         metrics.gauge("tds_membership_events", "Membership events", lambda: services.register.last)
         node = _Directory(base, services, witness)
         tls = _OwnTls(base, authority)
@@ -126,7 +127,10 @@ async def _serve(data: Path, settings: config.Directory) -> None:
             stack.push_async_callback(door.drain, settings.drain_s)
         await members.open_mutual_tls(settings.listen, tls.current)
         await candidates.open_tls(settings.enrol, tls.current)
-        http = HttpDoor(application(base.sources(lambda: "")), settings.http)
+        add_LogServiceServicer_to_server(
+            LogServicer(meter, ourselves, clock, base.grants), manager.server
+        )
+        http = base.http_door(lambda: "", _bundles(base, services), services.register.logs)
         node.http = await http.open()
         stack.push_async_callback(http.close)
         await manager.open_socket(config.socket_path(data, settings.socket))
@@ -179,6 +183,20 @@ class _Directory:
     async def witnessed_size(self, origin: str) -> int:
         last = await self.witness.last(origin)
         return last.size if last else 0
+
+
+def _bundles(base: Base[config.Directory], services: DirectoryServices) -> Bundles:
+    async def counterparty(scope: str) -> str:
+        raise NotFound("a directory has no agreements")
+
+    return Bundles(
+        base.meter.log,
+        base.grants,
+        did=base.ourselves.did,
+        member=services.members.active,
+        counterparty=counterparty,
+        clock=base.clock,
+    )
 
 
 def _authority(base: Base[config.Directory]) -> Authority:

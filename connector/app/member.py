@@ -37,6 +37,7 @@ from connector.gate.results import KeptResults
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
 from connector.identity.membership import MembershipEvent
+from connector.identity.ourselves import log_origin
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
 from connector.metering.refusals import RefusalLimiter
@@ -138,6 +139,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         directory = GrpcDirectory(channels, lambda: directory_record(space, view))
         providers = GrpcProviders(channels, served, limits.query_timeout_s * 2)
         witnessing = Witnessing(base.meter, directory, lambda: directory_record(space, view))
+        base.witness_ages(log_origin(space.did))
         queries = DuckDbEngine(base.data / "gate", limits)
         stack.push_async_callback(queries.close)
 

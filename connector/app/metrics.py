@@ -20,6 +20,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
+        self._labelled: dict[str, Gauge] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         Gauge(
@@ -80,3 +81,11 @@ class Metrics:
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """A value that is read when it is asked for."""
         Gauge(name, help, registry=self.registry).set_function(read)
+
+    def gauge_of(
+        self, name: str, help: str, label: str, value: str, read: Callable[[], float]
+    ) -> None:
+        """As ``gauge``, one for each value of a label."""
+        if name not in self._labelled:
+            self._labelled[name] = Gauge(name, help, [label], registry=self.registry)
+        self._labelled[name].labels(value).set_function(read)

@@ -12,6 +12,7 @@ import structlog
 
 from connector import config
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
+    add_LogServiceServicer_to_server,
     add_ManagementServiceServicer_to_server,
 )
 from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
@@ -22,19 +23,21 @@ from connector.app.base import Base, open_base
 from connector.app.enrolment import join
 from connector.app.member import Member, open_member
 from connector.app.process import only_process, until_stopped, version
-from connector.errors import Conflict, ConnectorError, Unavailable
+from connector.errors import Conflict, ConnectorError, Unauthenticated, Unavailable
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
 from connector.identity.reporters import OPERATOR
 from connector.model import fields
-from connector.model.participant import b64url
+from connector.model.participant import Participant, b64url
+from connector.operations.bundles import Bundles
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
 from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.management import ManagementServicer
 from connector.transport.grpc.reporting import ReportingServicer
 from connector.transport.grpc.server import Door
-from connector.transport.http.server import HttpDoor, Sources, application
+from connector.transport.http.server import HttpDoor
 
 log = structlog.get_logger()
 
@@ -61,7 +64,10 @@ async def _serve(data: Path, settings: config.Node) -> None:
             lambda: node.services().reporting, lambda: OPERATOR
         )
         add_MeteringServiceServicer_to_server(reporting, manager.server)
-        http = HttpDoor(application(node.sources()), settings.http)
+        add_LogServiceServicer_to_server(
+            LogServicer(base.meter, base.ourselves, base.clock, base.grants), manager.server
+        )
+        http = node.http_door()
         node.http = await http.open()
         stack.push_async_callback(http.close)
         await manager.open_socket(config.socket_path(data, settings.socket))
@@ -152,6 +158,10 @@ class Node:
             self._certificate(member),
             await self._sandbox(member),
         ]
+        checks += [
+            Check(f"witness {one.name}", not one.problem, one.problem or "cosigns", "see its url")
+            for one in base.further
+        ]
         waiting = await member.services.negotiations.negotiations(waiting_only=True)
         return [
             *checks,
@@ -160,8 +170,26 @@ class Node:
             ),
         ]
 
-    def sources(self) -> Sources:
-        return self._base.sources(lambda: "" if self._state() == "ready" else self._state())
+    def http_door(self) -> HttpDoor:
+        base = self._base
+        bundles = Bundles(
+            base.meter.log,
+            base.grants,
+            did=base.ourselves.did,
+            member=self._peer,
+            counterparty=self._counterparty,
+            clock=base.clock,
+        )
+        return base.http_door(lambda: "" if self._state() == "ready" else self._state(), bundles)
+
+    def _peer(self, did: str) -> Participant:
+        if self._member is None:
+            raise Unauthenticated("this node knows no members yet")
+        self._member.view.require_fresh()
+        return self._member.view.active(did)
+
+    async def _counterparty(self, scope: str) -> str:
+        return (await self.services().negotiations.agreement(scope)).peer
 
     def _state(self) -> str:
         if self._member is None:

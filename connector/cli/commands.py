@@ -16,6 +16,7 @@ from connector.cli import (
     configuration,
     directory,
     failure,
+    log,
     meter,
     negotiate,
     node,
@@ -69,6 +70,7 @@ app.command()(meter.meter)
 app.add_typer(reporters.group, name="reporters")
 app.add_typer(receipts.receipts, name="receipts")
 app.add_typer(receipts.evidence, name="evidence")
+app.add_typer(log.group, name="log")
 app.command()(node.doctor)
 
 

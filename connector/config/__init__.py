@@ -66,7 +66,7 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Https:
-    """TLS on the HTTP door: both files, in PEM, or neither. They are read again when they change."""
+    """TLS on the HTTP door: both files (PEM) or neither. They are read again when they change."""
 
     certificate: str = ""  # path of the certificate and its chain, of the web's PKI
     key: str = ""  # path of its private key

@@ -64,6 +64,8 @@ class Register:
         self._clock = clock
         self._records: dict[str, Recorded] = {}
         self._last = 0
+        self._logs: Mapping[str, tuple[bytes, ...]] = {}
+        self._logs_at = 0  # the number of the event that they are as of
         self._writing = asyncio.Lock()
         self._logging = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -98,6 +100,18 @@ class Register:
         if found is None or found.participant.state is not Membership.ACTIVE:
             raise Unauthenticated("not an active member of this space")
         return found.participant
+
+    def logs(self) -> Mapping[str, tuple[bytes, ...]]:
+        """The active participants' logs but our own: each origin with its keys."""
+        if self._logs_at != self._last:
+            self._logs = {
+                found.participant.log_origin: found.participant.signing_keys
+                for found in self._records.values()
+                if found.participant.state is Membership.ACTIVE
+                and found.participant.did != self._ourselves.did
+            }
+            self._logs_at = self._last
+        return self._logs
 
     def state(self, did: str) -> Membership | None:
         """None for a DID that was never admitted."""

@@ -9,6 +9,9 @@ document can stand in for it (RFC 8725 section 3.11).
 directory's record of the participant that the TLS certificate names, and MUST check that the
 certificate has not expired.
 
+A *log token* lets a member read a bundle of another's log over HTTPS, where the caller shows no
+certificate: it has no ``cnf``, lives at most ``LOG_LIFETIME_S`` and is good for one request too.
+
 What is left over: a token by a clock that runs ahead of ours can be used again after a restart
 that is quicker than the clock is ahead (at most ``leeway_s``), over the same certificate.
 """
@@ -24,17 +27,19 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connector.errors import ConnectorError, InvalidInput, RateLimited, Unauthenticated
-from connector.identity.statements import read_statement, sign_statement
+from connector.identity.statements import peek_statement, read_statement, sign_statement
 from connector.model import fields
 
 KIND = "call"
+LOG_KIND = "log"
 LIFETIME_S = 60.0  # seconds; the longest that a token may say it lives
+LOG_LIFETIME_S = 300.0  # seconds, of a log token
 LEEWAY_S = 5.0  # seconds that two clocks may differ
 REMEMBERED = 50_000  # live tokens of one caller: about 750 calls a second
 MAX_TOKEN = 4096  # characters
 _JTI = range(16, 65)  # characters
 
-_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "exp", "jti", "cnf"})
+_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "exp", "jti"})
 
 
 def issue_token(
@@ -65,6 +70,28 @@ def issue_token(
             "cnf": {"x5t#S256": thumbprint},
         },
     )
+
+
+def issue_log_token(
+    key: Ed25519PrivateKey, *, did: str, audience: str, now: datetime, jti: str
+) -> str:
+    """A token for one request by ``did`` for a bundle of the log of ``audience`` (a DID)."""
+    issued = now.timestamp()
+    claims = {"iss": did, "sub": did, "aud": audience, "iat": issued, "jti": jti}
+    return sign_statement(key, LOG_KIND, claims | {"exp": issued + LOG_LIFETIME_S})
+
+
+def claimed_issuer(token: str) -> str:
+    """Who a log token says it is by, NOT verified: only to look up the keys.
+
+    Raises ``Unauthenticated``.
+    """
+    try:
+        if len(token) > MAX_TOKEN:
+            raise InvalidInput("the token is too large")
+        return fields.text(peek_statement(token, LOG_KIND), "iss", limit=MAX_TOKEN)
+    except ConnectorError as error:
+        raise Unauthenticated("not a token for a log") from error
 
 
 @dataclass(slots=True)
@@ -98,8 +125,12 @@ class TokenVerifier:
         started: datetime,
         leeway_s: float = LEEWAY_S,
         remembered: int = REMEMBERED,
+        kind: str = KIND,
+        lifetime_s: float = LIFETIME_S,
     ) -> None:
         """``did`` is our own; ``started`` is when this process began to remember tokens."""
+        self._kind = kind
+        self._lifetime = lifetime_s
         self._did = did
         self._started = started.timestamp()
         self._leeway = leeway_s
@@ -112,30 +143,32 @@ class TokenVerifier:
         *,
         issuer: str,
         keys: Iterable[bytes],
-        thumbprint: str,
+        thumbprint: str | None,
         now: datetime,
     ) -> None:
         """That ``issuer`` (whose ``keys`` the directory knows) makes this call, for the first time.
 
-        ``thumbprint`` is that of the certificate which the caller presented. Raises
+        ``thumbprint`` is that of the certificate which the caller presented; None for a token
+        that is bound to none. Raises
         ``Unauthenticated``, or ``RateLimited`` if too many of this caller's tokens are live; other
         callers' calls are not affected by either.
         """
         if len(token) > MAX_TOKEN:
             raise Unauthenticated("the token is too large")
         try:
-            claims = read_statement(token, KIND, keys)
-            fields.only_keys(claims, _CLAIMS, "token")
+            claims = read_statement(token, self._kind, keys)
+            bound = frozenset() if thumbprint is None else frozenset({"cnf"})
+            fields.only_keys(claims, _CLAIMS | bound, "token")
             jti = fields.text(claims, "jti", limit=_JTI[-1])
             issued, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
-            bound_to = fields.text(fields.as_object(claims.get("cnf"), "cnf"), "x5t#S256", limit=64)
+            bound_to = _bound_to(claims) if thumbprint is not None else ""
         except ConnectorError as error:
             raise Unauthenticated("the token is not a valid one by this caller") from error
         if claims.get("iss") != issuer or claims.get("sub") != issuer:
             raise Unauthenticated("the token is another participant's")
         if claims.get("aud") != self._did:
             raise Unauthenticated("the token is for another audience")
-        if not hmac.compare_digest(bound_to.encode(), thumbprint.encode()):
+        if not hmac.compare_digest(bound_to.encode(), (thumbprint or "").encode()):
             raise Unauthenticated("the token is bound to another certificate")
         if len(jti) not in _JTI:
             raise Unauthenticated("the token's identifier is too short")
@@ -143,8 +176,8 @@ class TokenVerifier:
         self._remember(issuer, jti, expires + self._leeway, now.timestamp())
 
     def _check_time(self, issued: float, expires: float, now: float) -> None:
-        if not 0 < expires - issued <= LIFETIME_S:
-            raise Unauthenticated(f"the token lives longer than {LIFETIME_S:.0f} seconds")
+        if not 0 < expires - issued <= self._lifetime:
+            raise Unauthenticated(f"the token lives longer than {self._lifetime:.0f} seconds")
         if issued > now + self._leeway:
             raise Unauthenticated("the token is from the future: compare the clocks")
         if expires + self._leeway < now:
@@ -160,6 +193,10 @@ class TokenVerifier:
         if len(known.tokens) >= self._most:
             raise RateLimited("too many calls within the lifetime of a token")
         known.tokens[jti] = death
+
+
+def _bound_to(claims: Mapping[str, Any]) -> str:
+    return fields.text(fields.as_object(claims.get("cnf"), "cnf"), "x5t#S256", limit=64)
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:

@@ -1,9 +1,14 @@
-"""What a witness remembers: for each log the last checkpoint that it cosigned."""
+"""What a witness remembers, for each log the last checkpoint that it cosigned; and a witness of
+our own log, elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from connector.tlog.note import Signature
+from connector.tlog.witness import CheckpointRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +32,23 @@ class WitnessStore(Protocol):
 
         False, and nothing changed, if something else is there: somebody came first.
         """
+        ...
+
+
+class WitnessPeer(Protocol):
+    """A witness as a log calls it (C2SP tlog-witness). What comes back is the witness's word.
+
+    Raises ``Unavailable`` when there is no answer, ``RateLimited``, and ``PeerFault`` for an
+    answer that is none.
+    """
+
+    async def add_checkpoint(self, request: CheckpointRequest) -> Sequence[Signature]:
+        """Its signature lines, NOT verified.
+
+        Raises ``StaleSize`` (``metering.witness``), and ``PeerFault`` when it refuses.
+        """
+        ...
+
+    async def last(self, origin: str) -> bytes:
+        """The last checkpoint that it cosigned of the log. Raises ``NotFound``."""
         ...

@@ -1,16 +1,16 @@
-"""Health, readiness, Prometheus metrics, and the log after C2SP tlog-tiles.
+"""The HTTP door: health, readiness, Prometheus metrics, the log after C2SP tlog-tiles, a witness.
 
-Open to whoever reaches the port, so it says nothing of contracts or data: hash tiles and the
-checkpoint only. Leaves carry a salt, so a hash in a tile says nothing of its receipt; entry
-bundles, which hold the receipts, are not served here.
+Open to whoever reaches the port, so what it says without a token says nothing of contracts or
+data. With a certificate it speaks TLS; without one put it behind a proxy that does, or keep it on
+loopback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -21,23 +21,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from connector.errors import ConnectorError, InvalidInput, NotFound, Unavailable
+from connector.errors import ConnectorError, Unavailable
+from connector.transport.http import errors, tiles, witness
+from connector.transport.http.patience import Patient
+from connector.transport.http.tiles import LogFiles
+from connector.transport.http.tls import ServerTls
+from connector.transport.http.witness import WitnessDoor
 
-IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+MAX_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What the door shows.
 
-    ``ready`` gives the empty string or why the node is not; ``tile`` takes a path after
-    ``tile/`` (C2SP tlog-tiles) and raises ``NotFound`` or ``InvalidInput``.
+    ``ready`` gives the empty string or why the node is not. Without ``witness`` there is none.
     """
 
     ready: Callable[[], str]
-    checkpoint: Callable[[], Awaitable[bytes]]
-    tile: Callable[[str], Awaitable[bytes]]
+    files: LogFiles
     registry: CollectorRegistry
+    witness: WitnessDoor | None = None
 
 
 def application(sources: Sources) -> Starlette:
@@ -54,45 +58,27 @@ def application(sources: Sources) -> Starlette:
         body = await run_in_threadpool(generate_latest, sources.registry)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
-    async def checkpoint(_: Request) -> Response:
-        return Response(
-            await sources.checkpoint(),
-            media_type="text/plain; charset=utf-8",
-            headers={"Cache-Control": "no-store"},
-        )
-
-    async def tile(request: Request) -> Response:
-        path: str = request.path_params["path"]
-        if path.startswith("entries/"):
-            raise NotFound("entry bundles are for the parties of a contract")
-        body = await sources.tile(path)
-        return Response(body, media_type="application/octet-stream", headers=IMMUTABLE)
-
-    async def refused(_: Request, error: Exception) -> Response:
-        statuses: dict[type[Exception], int] = {NotFound: 404, InvalidInput: 400, Unavailable: 503}
-        message = error.message if isinstance(error, ConnectorError) else "internal error"
-        return JSONResponse({"error": message}, status_code=statuses.get(type(error), 500))
-
     return Starlette(
         routes=[
             Route("/healthz", live),
             Route("/readyz", ready),
             Route("/metrics", metrics),
-            Route("/checkpoint", checkpoint),
-            Route("/tile/{path:path}", tile),
+            *tiles.routes(sources.files),
+            *(witness.routes(sources.witness) if sources.witness is not None else ()),
         ],
-        exception_handlers={ConnectorError: refused},
+        exception_handlers={ConnectorError: errors.answer, Exception: errors.answer},
     )
 
 
 class HttpDoor:
-    """Serves an application on ``host:port`` inside the running event loop."""
+    """Serves an application on ``host:port`` inside the running event loop, with ``tls`` or not."""
 
-    def __init__(self, app: Starlette, address: str) -> None:
+    def __init__(self, app: Starlette, address: str, tls: ServerTls | None = None) -> None:
         self._app = app
         self._address = address
+        self._tls = tls
         self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> str:
         """Start to listen; the address. Raises ``Unavailable`` if the port is taken."""
@@ -106,23 +92,35 @@ class HttpDoor:
             ) from error
         config = uvicorn.Config(
             self._app,
+            http=Patient,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="off",
             timeout_keep_alive=5,
-            limit_concurrency=256,
+            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=16_384,
         )
+        config.load()
+        if self._tls is not None:
+            config.ssl = self._tls.context
+            self._tasks.append(asyncio.create_task(self._tls.watch()))
         self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._tasks.insert(0, asyncio.create_task(self._server.serve(sockets=[listener])))
         found, bound = listener.getsockname()[:2]
         return f"{found}:{bound}"
 
     async def close(self) -> None:
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
-            await self._task
+        if self._server is None:
+            return
+        self._server.should_exit = True
+        serving, *watching = self._tasks
+        await serving
+        for task in watching:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ from connector.errors import InternalError, Unavailable
 from connector.tlog import merkle
 from connector.tlog.checkpoint import verify_checkpoint
 from connector.transport.http.server import HttpDoor, Sources, application
+from connector.transport.http.tiles import LogFiles
 from tests.logs import ORIGIN, PUBLIC, open_meter, refusal
 
 LEAVES = 300
@@ -23,7 +24,8 @@ class Door:
         self.error: Exception | None = None
         registry = CollectorRegistry()
         Counter("tds_uses", "Uses at the gate", registry=registry).inc(3)
-        sources = Sources(lambda: self.reason, self.checkpoint, self.tile, registry)
+        files = LogFiles(self.checkpoint, self.tile)
+        sources = Sources(lambda: self.reason, files, registry)
         transport = httpx.ASGITransport(application(sources), raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
 
@@ -35,7 +37,7 @@ class Door:
     async def tile(self, path: str) -> bytes:
         if self.error is not None:
             raise self.error
-        return self.meter.log.tile(f"tile/{path}")
+        return self.meter.log.tile(path)
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ async def test_errors_say_what_they_may(door) -> None:
 
 
 async def test_a_port_that_is_taken_says_so(door, socket_enabled) -> None:
-    sources = Sources(lambda: "", door.checkpoint, door.tile, CollectorRegistry())
+    sources = Sources(lambda: "", LogFiles(door.checkpoint, door.tile), CollectorRegistry())
     first = HttpDoor(application(sources), "127.0.0.1:0")
     address = await first.open()
     async with httpx.AsyncClient() as client:

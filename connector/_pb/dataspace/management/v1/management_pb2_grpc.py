@@ -1055,3 +1055,299 @@ class DirectoryManagementService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class LogServiceStub:
+    """The log of either kind of node: as files, and who may read it over HTTPS.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ExportLog = channel.unary_stream(
+                '/dataspace.management.v1.LogService/ExportLog',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogResponse.FromString,
+                _registered_method=True)
+        self.GrantLog = channel.unary_unary(
+                '/dataspace.management.v1.LogService/GrantLog',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogResponse.FromString,
+                _registered_method=True)
+        self.ListLogGrants = channel.unary_unary(
+                '/dataspace.management.v1.LogService/ListLogGrants',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsResponse.FromString,
+                _registered_method=True)
+        self.RevokeLogGrant = channel.unary_unary(
+                '/dataspace.management.v1.LogService/RevokeLogGrant',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantResponse.FromString,
+                _registered_method=True)
+        self.IssueLogToken = channel.unary_unary(
+                '/dataspace.management.v1.LogService/IssueLogToken',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenResponse.FromString,
+                _registered_method=True)
+        self.GetLogKeys = channel.unary_unary(
+                '/dataspace.management.v1.LogService/GetLogKeys',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.FromString,
+                _registered_method=True)
+
+
+class LogServiceServicer:
+    """The log of either kind of node: as files, and who may read it over HTTPS.
+    """
+
+    def ExportLog(self, request, context):
+        """The log as the files of C2SP tlog-tiles.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantLog(self, request, context):
+        """Lets somebody read all entries over HTTPS, for a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogGrants(self, request, context):
+        """Who may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeLogGrant(self, request, context):
+        """Takes that away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueLogToken(self, request, context):
+        """A token with which this node may read one bundle of another member's log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogKeys(self, request, context):
+        """What others verify this log and this node's cosignatures with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LogServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ExportLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportLog,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogResponse.SerializeToString,
+            ),
+            'GrantLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantLog,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogResponse.SerializeToString,
+            ),
+            'ListLogGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogGrants,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsResponse.SerializeToString,
+            ),
+            'RevokeLogGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLogGrant,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantResponse.SerializeToString,
+            ),
+            'IssueLogToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueLogToken,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenResponse.SerializeToString,
+            ),
+            'GetLogKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogKeys,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dataspace.management.v1.LogService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dataspace.management.v1.LogService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LogService:
+    """The log of either kind of node: as files, and who may read it over HTTPS.
+    """
+
+    @staticmethod
+    def ExportLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/ExportLog',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ExportLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/GrantLog',
+            dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.GrantLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/ListLogGrants',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListLogGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLogGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/RevokeLogGrant',
+            dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.RevokeLogGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueLogToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/IssueLogToken',
+            dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.IssueLogTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/GetLogKeys',
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -327,3 +327,94 @@ class DirectoryManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks the directory's health."""
 
 def add_DirectoryManagementServiceServicer_to_server(servicer: DirectoryManagementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class LogServiceStub:
+    """The log of either kind of node: as files, and who may read it over HTTPS."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LogServiceAsyncStub: ...
+    ExportLog: _grpc.UnaryStreamMultiCallable[_management_pb2.ExportLogRequest, _management_pb2.ExportLogResponse]
+    """The log as the files of C2SP tlog-tiles."""
+    GrantLog: _grpc.UnaryUnaryMultiCallable[_management_pb2.GrantLogRequest, _management_pb2.GrantLogResponse]
+    """Lets somebody read all entries over HTTPS, for a time."""
+    ListLogGrants: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListLogGrantsRequest, _management_pb2.ListLogGrantsResponse]
+    """Who may."""
+    RevokeLogGrant: _grpc.UnaryUnaryMultiCallable[_management_pb2.RevokeLogGrantRequest, _management_pb2.RevokeLogGrantResponse]
+    """Takes that away."""
+    IssueLogToken: _grpc.UnaryUnaryMultiCallable[_management_pb2.IssueLogTokenRequest, _management_pb2.IssueLogTokenResponse]
+    """A token with which this node may read one bundle of another member's log."""
+    GetLogKeys: _grpc.UnaryUnaryMultiCallable[_management_pb2.GetLogKeysRequest, _management_pb2.GetLogKeysResponse]
+    """What others verify this log and this node's cosignatures with."""
+
+@_typing.type_check_only
+class LogServiceAsyncStub(LogServiceStub):
+    """The log of either kind of node: as files, and who may read it over HTTPS."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ExportLog: _aio.UnaryStreamMultiCallable[_management_pb2.ExportLogRequest, _management_pb2.ExportLogResponse]  # type: ignore[assignment]
+    """The log as the files of C2SP tlog-tiles."""
+    GrantLog: _aio.UnaryUnaryMultiCallable[_management_pb2.GrantLogRequest, _management_pb2.GrantLogResponse]  # type: ignore[assignment]
+    """Lets somebody read all entries over HTTPS, for a time."""
+    ListLogGrants: _aio.UnaryUnaryMultiCallable[_management_pb2.ListLogGrantsRequest, _management_pb2.ListLogGrantsResponse]  # type: ignore[assignment]
+    """Who may."""
+    RevokeLogGrant: _aio.UnaryUnaryMultiCallable[_management_pb2.RevokeLogGrantRequest, _management_pb2.RevokeLogGrantResponse]  # type: ignore[assignment]
+    """Takes that away."""
+    IssueLogToken: _aio.UnaryUnaryMultiCallable[_management_pb2.IssueLogTokenRequest, _management_pb2.IssueLogTokenResponse]  # type: ignore[assignment]
+    """A token with which this node may read one bundle of another member's log."""
+    GetLogKeys: _aio.UnaryUnaryMultiCallable[_management_pb2.GetLogKeysRequest, _management_pb2.GetLogKeysResponse]  # type: ignore[assignment]
+    """What others verify this log and this node's cosignatures with."""
+
+class LogServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The log of either kind of node: as files, and who may read it over HTTPS."""
+
+    @_abc_1.abstractmethod
+    def ExportLog(
+        self,
+        request: _management_pb2.ExportLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_management_pb2.ExportLogResponse], _abc.AsyncIterator[_management_pb2.ExportLogResponse]]:
+        """The log as the files of C2SP tlog-tiles."""
+
+    @_abc_1.abstractmethod
+    def GrantLog(
+        self,
+        request: _management_pb2.GrantLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.GrantLogResponse, _abc.Awaitable[_management_pb2.GrantLogResponse]]:
+        """Lets somebody read all entries over HTTPS, for a time."""
+
+    @_abc_1.abstractmethod
+    def ListLogGrants(
+        self,
+        request: _management_pb2.ListLogGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.ListLogGrantsResponse, _abc.Awaitable[_management_pb2.ListLogGrantsResponse]]:
+        """Who may."""
+
+    @_abc_1.abstractmethod
+    def RevokeLogGrant(
+        self,
+        request: _management_pb2.RevokeLogGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.RevokeLogGrantResponse, _abc.Awaitable[_management_pb2.RevokeLogGrantResponse]]:
+        """Takes that away."""
+
+    @_abc_1.abstractmethod
+    def IssueLogToken(
+        self,
+        request: _management_pb2.IssueLogTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.IssueLogTokenResponse, _abc.Awaitable[_management_pb2.IssueLogTokenResponse]]:
+        """A token with which this node may read one bundle of another member's log."""
+
+    @_abc_1.abstractmethod
+    def GetLogKeys(
+        self,
+        request: _management_pb2.GetLogKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.GetLogKeysResponse, _abc.Awaitable[_management_pb2.GetLogKeysResponse]]:
+        """What others verify this log and this node's cosignatures with."""
+
+def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
