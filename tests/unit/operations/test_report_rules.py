@@ -105,6 +105,9 @@ class FakeMeter:
         return Tip(7, b"before")
 
 
+ENGINE = RegoEngine(load_bundle())  # one for all: it must end in the thread that made it
+
+
 class Place:
     """A provider with agreements, each of which a test may change."""
 
@@ -115,7 +118,7 @@ class Place:
         self.offered = True
         self.members = dict(RECORDS)
         self.fresh = True
-        self.engine = RegoEngine(load_bundle())
+        self.engine = ENGINE
         self.asked = 0
         self.answers = True
         self.digest = self.engine.digest
