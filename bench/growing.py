@@ -23,7 +23,7 @@ from bench.rows import Batches
 from connector.core.choose import choose
 from connector.core.interface import Core
 
-ROWS, IN_FLIGHT = 1000, 16
+ROWS, IN_FLIGHT = 1000, 32
 ROUNDS, ROUND_S = 5, 0.6
 
 

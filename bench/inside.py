@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bench.rows import Batches
 from connector.adapters.clock import SystemClock
 from connector.adapters.segments import SegmentLog
+from connector.adapters.segments.log import SEGMENT_BYTES
 from connector.core.interface import Core
 from connector.metering.meter import Meter
 
@@ -28,10 +29,12 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 @asynccontextmanager
-async def opened(folder: Path, core: Core) -> AsyncIterator[Meter]:
+async def opened(
+    folder: Path, core: Core, *, segment_bytes: int = SEGMENT_BYTES
+) -> AsyncIterator[Meter]:
     """The meter over the log in ``folder``."""
     with (
-        closing(SegmentLog(folder, core=core)) as storage,
+        closing(SegmentLog(folder, core=core, segment_bytes=segment_bytes)) as storage,
         closing(core.open_keys(folder / "keys")) as keys,
     ):
         meter = await Meter.open(
