@@ -24,11 +24,17 @@ MAX_RECORDS = 10_000  # in one report
 MAX_USE_ID = 64
 NUMBER_BYTES = 8  # of a number in a column
 KEY_BYTES = 10
+KEY_PREFIX_BYTES = 16
 
 
 def key_of(kind: Kind, scope: str, use_id: str) -> bytes:
     """The key of a use's leaf. USE for use and record leaves alike: they share their use ids."""
-    return hashlib.sha256(cbor.encode([kind.value, scope, use_id])).digest()[:KEY_BYTES]
+    return hashlib.sha256(key_prefix(kind, scope) + use_id.encode()).digest()[:KEY_BYTES]
+
+
+def key_prefix(kind: Kind, scope: str) -> bytes:
+    """What stands before the use id in what is hashed: short, so that it is one block."""
+    return hashlib.sha256(cbor.encode([kind.value, scope])).digest()[:KEY_PREFIX_BYTES]
 
 
 @dataclass(frozen=True, slots=True)

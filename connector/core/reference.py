@@ -28,6 +28,7 @@ from connector.core.interface import (
     Place,
     RecordRun,
     key_of,
+    key_prefix,
 )
 from connector.core.keys import FileKeys
 from connector.errors import InvalidInput
@@ -78,8 +79,8 @@ class Reference:
         if faults:  # what is refused needs no leaf
             use_ids = [b"" if row in faults else use_id for row, use_id in enumerate(use_ids)]
         names = [_TEXT_HEADS[len(use_id)] + use_id for use_id in use_ids]
-        key_prefix = b"\x83" + cbor.encode(Kind.USE.value) + cbor.encode(place.scope)
-        found_by = [sha256(key_prefix + name).digest()[:KEY_BYTES] for name in names]
+        prefix = key_prefix(Kind.USE, place.scope)
+        found_by = [sha256(prefix + use_id).digest()[:KEY_BYTES] for use_id in use_ids]
         quantities = _quantities(amounts)
         ends = _uints(served)
         numbers = _uints(range(place.number + 1, place.number + 1 + len(use_ids)))

@@ -4,8 +4,9 @@ use crate::cbor::{push, Head, Reader, MAP, TEXT, UINT};
 use crate::keyfiles::{Key, KEY_BYTES};
 use crate::keys::Shared;
 use crate::leaves::{unpack, Refusal, LEAF};
-use crate::sha::{hash_of, hash_two, in_turn, Hash, Message, State, BEGIN, HASH_BYTES};
+use crate::sha::{hash, hash_of, hash_two, in_turn, Hash, Message, State, BEGIN, HASH_BYTES};
 
+const KEY_PREFIX_BYTES: usize = 16;
 const KIND_USE: u8 = 1; // in keys: use and record leaves share their use ids
 const KIND_RECORD: u64 = 2;
 const CALLS: u8 = 1;
@@ -242,22 +243,21 @@ impl<'a> Writer<'a> {
 /// Makes keys of use ids of one scope: `interface.key_of`.
 struct Keyed {
     messages: [Message; 2],
-    prefix: usize,
 }
 
 impl Keyed {
     fn new(scope: &str) -> Self {
-        let mut prefix = vec![0x83, KIND_USE]; // an array of three
-        push(&mut prefix, TEXT, scope.len() as u64, scope.as_bytes());
-        let message = Message::of(&prefix);
-        Keyed { messages: [message.clone(), message], prefix: prefix.len() }
+        let mut named = vec![0x82, KIND_USE]; // an array of two
+        push(&mut named, TEXT, scope.len() as u64, scope.as_bytes());
+        let prefix = hash(Message::of(&named).padded());
+        let message = Message::of(&prefix[..KEY_PREFIX_BYTES]);
+        Keyed { messages: [message.clone(), message] }
     }
 
     /// What is hashed for a use id.
     fn message(&mut self, which: usize, use_id: &[u8]) {
         let message = &mut self.messages[which];
-        message.cut(self.prefix);
-        message.add_head(&Head::new(TEXT, use_id.len() as u64));
+        message.cut(KEY_PREFIX_BYTES);
         message.add(use_id);
     }
 
