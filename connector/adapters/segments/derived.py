@@ -16,6 +16,7 @@ from pathlib import Path
 
 from connector.adapters.segments.disk import Disk
 from connector.errors import InternalError, Unavailable
+from connector.ports.receipts import CorruptLog
 from connector.tlog.merkle import HASH_BYTES
 from connector.tlog.tiles import TILE_HEIGHT
 
@@ -62,6 +63,17 @@ class Derived:
         self._places.restore(places)
         for level, values in hashes.items():
             self._level(level).restore(values)
+
+    def adopt(self, count: int) -> bytes:
+        """The next leaves were dropped: their hashes as they are stored. They have no places.
+
+        Raises ``CorruptLog`` if they are not there.
+        """
+        level = self._level(0)
+        first = level.done
+        places = places_before(first + count) - places_before(first)
+        self._places.restore(bytes(places * _PLACE_BYTES))
+        return level.adopt(count)
 
     def restored(self) -> None:
         """No more leaves: what lies behind them is cut off."""
@@ -129,6 +141,22 @@ class _Items:
         self._due += items
         if len(self._due) >= _CHUNK:
             self._settle()
+
+    @property
+    def done(self) -> int:
+        """Items known to be right."""
+        return (self._done + len(self._due)) // self._width
+
+    def adopt(self, count: int) -> bytes:
+        self._settle()
+        data = os.pread(self._fd, count * self._width, self._done)
+        if len(data) != count * self._width:
+            raise CorruptLog(
+                "the kept hashes of dropped receipts are missing: they cannot be computed anew",
+                hint="restore the folder hashes of the log from its newest copy",
+            )
+        self._done += len(data)
+        return data
 
     def restored(self) -> None:
         self._settle()

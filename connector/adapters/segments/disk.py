@@ -44,15 +44,23 @@ class Disk:
         finally:
             os.close(fd)
 
+    def rename(self, path: Path, target: Path) -> None:
+        """One step for whoever looks; durable after ``sync_folder``."""
+        path.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Gone for good after ``sync_folder``; it may be missing."""
+        path.unlink(missing_ok=True)
+
     def replace(self, path: Path, data: bytes) -> None:
         """The file holds ``data`` or what it held before, whatever happens; durable on return."""
         fresh = path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
+        self.remove(fresh)
         fd = self.create(fresh)
         try:
             self.write(fd, data, 0)
             self.sync(fd)
         finally:
             os.close(fd)
-        fresh.rename(path)
+        self.rename(fresh, path)
         self.sync_folder(path.parent)

@@ -24,7 +24,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import BinaryIO
+from typing import IO
 
 from connector.ports.receipts import MAX_BATCH_BYTES, MAX_RECORD_BYTES
 from connector.tlog.note import MAX_NOTE_BYTES
@@ -160,7 +160,7 @@ def end_bytes(note: bytes) -> int:
 
 
 def read_batches(
-    file: BinaryIO, log_id: bytes, chain: bytes, size: int, at: int, *, verify: bool = True
+    file: IO[bytes], log_id: bytes, chain: bytes, size: int, at: int, *, verify: bool = True
 ) -> Iterator[Batch]:
     """The commits from offset ``at`` of a segment on, where ``file`` stands, in order.
 

@@ -4,9 +4,12 @@
     segments/<position>    what was committed, and all that decides (``frames``)
     hashes/, places16      computed from the segments, to be read as slices (``derived``)
     kept                   where an opening begins, and the meter's state there (``marks``)
+    kept-before-drop       the same as of the last time that a segment was dropped: as receipts
+                           are missing since, an opening must not depend on one file
     cosigned/<witness>     the last note that each witness cosigned
 
 A commit is one write and one fdatasync. Opening reads what follows the kept mark (``opening``).
+Segments that are complete can be sealed, the oldest ones dropped (``sealing``).
 
 Leaves out: whose signature a checkpoint carries, and whether a tail is missing altogether: the
 meter compares with what witnesses saw.
@@ -19,20 +22,21 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from connector.adapters.segments import frames, marks
 from connector.adapters.segments.derived import STRIDE, Derived, encode_places
 from connector.adapters.segments.disk import Disk
-from connector.adapters.segments.files import Files
+from connector.adapters.segments.files import Files, gone
 from connector.adapters.segments.frames import Broken, Header, Type
 from connector.adapters.segments.opening import Opening, State
 from connector.adapters.segments.reading import packed_leaves
+from connector.adapters.segments.sealing import Sealing
 from connector.core.choose import choose
 from connector.core.interface import Core, Leaves
-from connector.errors import Conflict, InternalError, InvalidInput, Unavailable
+from connector.errors import Conflict, InternalError, InvalidInput, NotFound, Unavailable
 from connector.ports.receipts import (
     MAX_BATCH_BYTES,
     MAX_RECORD_BYTES,
@@ -42,11 +46,13 @@ from connector.ports.receipts import (
     Seal,
     Tip,
 )
+from connector.ports.segments import Form, Segment
 from connector.tlog import tiles
 from connector.tlog.frontier import root_of_subtrees
 from connector.tlog.tiles import TILE_HEIGHT
 
 SEGMENT_BYTES = 1 << 28  # a new segment starts behind this size
+KEPT = ("kept", "kept-before-drop")  # in the order in which an opening tries them
 
 
 class SegmentLog:
@@ -71,11 +77,14 @@ class SegmentLog:
         self._segment_bytes = segment_bytes
         self._writing = threading.Lock()
         self._keeping = threading.Lock()
+        self._sealing = threading.Lock()
         self._failed = False
         self._closed = False
+        self._shut = False
         self._state = State()
         self._parts = ExitStack()
-        self._kept: tuple[marks.Position, bytes] | None = None
+        self._kept: tuple[marks.Position, bytes] | None = None  # where opening began
+        self._mark: marks.Position | None = None  # kept last
         try:
             for path in (folder / "segments", self._cosigned, folder / "hashes"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,12 +100,16 @@ class SegmentLog:
             raise Unavailable("the log's folder cannot be read or written") from error
 
     def _open(self) -> None:
-        kept = marks.read_kept(self._folder / marks.FILE_NAME)
+        self._files.tidy(self._disk)
+        found = [marks.read_kept(self._folder / name) for name in KEPT]
+        kept = [mark for mark in found if mark is not None]
         opening = Opening(self._files, self._derived, self._disk, self._core, self._state)
-        if opening.open(kept[0] if kept else None):
-            self._kept = kept
+        resumed = opening.open([position for position, _ in kept])
+        self._kept = next((mark for mark in kept if mark[0] is resumed), None)
+        self._mark = resumed
         if not self._files.starts():
             self._state.log_id = secrets.token_bytes(frames.LOG_ID_BYTES)
+        if not self._files.starts() or self._files.form(self._files.last) is not Form.COMPLETE:
             self._add_segment()
         self._derived.restored()
         for path in (self._folder / "segments", self._folder):
@@ -124,16 +137,17 @@ class SegmentLog:
     def mark(self) -> Mark:
         with self._writing:
             state = self._state
-            return Mark(state.tip.size, state.position(self._files.starts()[-1]).encode())
+            return Mark(state.tip.size, state.position(self._files.last).encode())
 
     def keep(self, mark: Mark, state: bytes) -> None:
         with self._keeping:
             try:
                 self._derived.sync()
                 data = marks.encode_kept(mark.position, state)
-                self._disk.replace(self._folder / marks.FILE_NAME, data)
+                self._disk.replace(self._folder / KEPT[0], data)
             except OSError as error:
                 raise Unavailable("the log's state cannot be stored") from error
+            self._mark = marks.parse_position(mark.position)
 
     @property
     def kept(self) -> tuple[int, bytes] | None:
@@ -146,6 +160,11 @@ class SegmentLog:
         size = 0 if everything or self._kept is None else self._kept[0].size
         for start, following in zip(starts, [*starts[1:], end], strict=True):
             if not everything and following <= known:
+                continue
+            if self._files.form(start) is Form.DROPPED:
+                found = self._segment(start)
+                yield Replayed(found.first, found.leaves, (), b"", known=following <= known)
+                size = found.first + found.leaves
                 continue
             at = frames.HEADER_BYTES
             if not everything and start < known:
@@ -179,15 +198,20 @@ class SegmentLog:
         if not count:
             return []
         position, offset = self._derived.place(start)
+        skip = start % STRIDE
         try:
-            packed = packed_leaves(self._files, position, offset, start % STRIDE, count)
-        except (Broken, OSError) as error:
+            left = self._oldest_left()
+            if left and position < left.start:
+                if start < left.first:
+                    raise gone()
+                position, offset, skip = left.start + frames.HEADER_BYTES, 0, start - left.first
+            packed = packed_leaves(self._files, position, offset, skip, count)
+        except Broken as error:
+            raise _changed() from error
+        except OSError as error:
             raise Unavailable("the log cannot be read") from error
         if self._core.leaf_hashes(packed) != self._derived.hashes(0, start, count):
-            raise InternalError(
-                "log: a leaf is not what it was when it was written",
-                hint="stop the node and run: connector log fsck",
-            )
+            raise _changed()
         return tiles.parse_bundle(packed, count)
 
     def hashes(self, tile_level: int, start: int, count: int) -> bytes:
@@ -207,10 +231,98 @@ class SegmentLog:
             except OSError as error:
                 raise Unavailable("a cosignature cannot be stored") from error
 
+    # ``ports.segments.Segments``
+
+    def segments(self) -> list[Segment]:
+        try:
+            return [self._segment(start) for start in self._files.starts()]
+        except (Broken, OSError) as error:
+            raise Unavailable("the log's segments cannot be read") from error
+
+    def seal(self, start: int) -> Segment:
+        with self._sealing:
+            found = self._known(start)
+            if found.form in (Form.OPEN, Form.DROPPED):
+                raise Conflict(f"this segment is {found.form.value}: it cannot be sealed")
+            if found.form is Form.COMPLETE:
+                self._change(lambda sealing: sealing.seal(start))
+            return self._segment(start)
+
+    def drop(self, start: int) -> Segment:
+        with self._sealing:
+            found = self._known(start)
+            left = self._oldest_left()
+            if found.form is not Form.SEALED or (left and start != left.start):
+                raise Conflict(
+                    "only the oldest segment that is left can be dropped, when it is sealed"
+                )
+            if not found.kept:
+                raise Conflict(
+                    "this segment is still needed when the node starts",
+                    hint="stop the node and start it again: then it is not",
+                )
+            self._change(lambda sealing: self._drop(sealing, start))
+            return self._segment(start)
+
+    def _drop(self, sealing: Sealing, start: int) -> None:
+        with self._keeping:
+            found = marks.read_kept(self._folder / KEPT[0])
+            if found is None or found[0].segment <= start:
+                raise CorruptLog("the log's kept state is damaged: nothing was dropped")
+            data = marks.encode_kept(found[0].encode(), found[1])
+            self._disk.replace(self._folder / KEPT[1], data)
+        sealing.drop(start)
+
+    def _change(self, change: Callable[[Sealing], None]) -> None:
+        sealing = Sealing(self._files, self._derived, self._disk, self._core, self._proceed)
+        try:
+            change(sealing)
+        except OSError as error:
+            raise Unavailable(
+                "the segment cannot be written", hint="check the disk and its free space"
+            ) from error
+
+    def _proceed(self) -> None:
+        if self._closed:
+            raise Unavailable("the node is stopping")
+
+    def _known(self, start: int) -> Segment:
+        self._proceed()
+        found = next((item for item in self.segments() if item.start == start), None)
+        if found is None:
+            raise NotFound("the log has no such segment")
+        return found
+
+    def _segment(self, start: int) -> Segment:
+        """Raises ``Broken`` and ``OSError``."""
+        files, following = self._files, self._files.after(start)
+        summary, form = files.summary(start), files.form(start)
+        if summary:
+            first, end = summary.first, summary.first + summary.leaves
+        else:
+            first = self._first_of(start)
+            end = self.tip.size if following is None else self._first_of(following)
+        is_kept = self._mark is not None and self._mark.segment > start
+        if following is None and form is Form.COMPLETE:
+            form = Form.OPEN
+        return Segment(start, first, end - first, files.stored(start), form, is_kept)
+
+    def _first_of(self, start: int) -> int:
+        summary = self._files.summary(start)
+        if summary:
+            return summary.first
+        return frames.parse_header(self._files.read(start, 0, frames.HEADER_BYTES)).leaves
+
+    def _oldest_left(self) -> Segment | None:
+        """The first segment that is not dropped; None if none is."""
+        start = self._files.oldest_left()
+        return None if start == self._files.first else self._segment(start)
+
     def close(self) -> None:
-        with self._writing:
-            if not self._closed:
-                self._closed = True
+        self._closed = True  # whoever is sealing stops at the next block
+        with self._writing, self._sealing:
+            if not self._shut:
+                self._shut = True
                 self._state.tip = Tip(0, b"")
                 self._let_go()
 
@@ -220,8 +332,8 @@ class SegmentLog:
 
     def _append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
         state, first = self._state, self._state.tip.size
-        if state.end - self._files.starts()[-1] >= self._segment_bytes:
-            self._disk.sync(self._files.writable(self._files.starts()[-1]))
+        if state.end - self._files.last >= self._segment_bytes:
+            self._disk.sync(self._files.writable(self._files.last))
             self._add_segment()
         body = b"".join(frames.frame(Type.RECORD, record) for record in records)
         parts, size, subtrees = [body], first + leaves.count, state.subtrees
@@ -249,7 +361,7 @@ class SegmentLog:
     def _commit(self, parts: Sequence[bytes]) -> None:
         """One write, one fdatasync. After a failed write the file is cut back and stays in use;
         after a failed fdatasync nobody knows what is on the disk, so nothing more is written."""
-        segment = self._files.starts()[-1]
+        segment = self._files.last
         fd, offset = self._files.writable(segment), self._state.end - segment
         self._failed = True
         try:
@@ -263,7 +375,7 @@ class SegmentLog:
 
     def _add_segment(self) -> None:
         state = self._state
-        path = self._files.path(state.end)
+        path = self._files.named(state.end, Form.COMPLETE)
         header = Header(state.log_id, state.end, state.tip.size, state.chain)
         fd = self._disk.create(path)
         try:
@@ -277,6 +389,13 @@ class SegmentLog:
         self._files.added(state.end, fd)
         state.end += frames.HEADER_BYTES
         state.commit = state.end
+
+
+def _changed() -> InternalError:
+    return InternalError(
+        "log: a leaf is not what it was when it was written",
+        hint="stop the node and run: connector log fsck",
+    )
 
 
 def _check_sizes(records: Sequence[bytes], leaves: Leaves) -> None:

@@ -19,7 +19,6 @@ from connector.adapters.segments.frames import LOG_ID_BYTES
 from connector.errors import InvalidInput
 
 MAGIC = b"tdsmark1"
-FILE_NAME = "kept"
 _HASH = 32
 
 

@@ -63,8 +63,8 @@ class _Walk:
     def frame(self) -> tuple[Type, int]:
         """The next frame's type and length, in the next segment if this one is at its end."""
         if not self._fill(FRAME_HEAD):
-            following = self._segment + self._at
-            if self._files.start_of(following) != following:
+            following = self._files.after(self._segment)
+            if following != self._segment + self._at:
                 raise Broken
             self._segment, self._at = following, HEADER_BYTES
             self._window, self._read = b"", 0
