@@ -64,11 +64,16 @@ impl Table {
         self.len >= self.slots.len() / 10 * 7
     }
 
-    /// The key is not in the table, which is not full.
-    fn insert(&mut self, number: u128, index: u64) {
+    /// False if the key is in the table, which is not full.
+    #[inline]
+    fn insert(&mut self, number: u128, index: u64) -> bool {
         let at = self.slot(number);
+        if self.slots[at] != 0 {
+            return false;
+        }
         self.slots[at] = number << 48 | u128::from(index + 1);
         self.len += 1;
+        true
     }
 
     fn remove(&mut self, number: u128) {
@@ -157,15 +162,19 @@ impl State {
             .or_else(|| self.recent(number))
     }
 
-    fn stage(&mut self, number: u128, index: u64) -> bool {
-        if self.recent(number).is_some() {
-            return false;
-        }
+    /// False if the key is in one of the tables in memory, of which those before `from` were
+    /// looked at.
+    fn stage(&mut self, number: u128, index: u64, from: usize) -> bool {
         if self.memory.last().is_none_or(Table::is_full) {
             self.grow();
         }
-        if let Some(table) = self.memory.last_mut() {
-            table.insert(number, index);
+        let Some((last, others)) = self.memory.split_last_mut() else { return false };
+        let others = others.iter().skip(from);
+        if others.filter_map(|table| table.find(number)).next().is_some() {
+            return false;
+        }
+        if !last.insert(number, index) {
+            return false;
         }
         self.staged.push(number);
         true
@@ -177,7 +186,7 @@ impl State {
             Some(table) if table.slots.len() == SMALL_SLOTS => {
                 let mut next = Table::with_slots(MIDDLE_SLOTS);
                 for entry in table.entries() {
-                    next.insert(entry >> 48, (entry & INDEX_MASK) as u64);
+                    let _ = next.insert(entry >> 48, (entry & INDEX_MASK) as u64);
                 }
                 *table = next;
             }
@@ -230,17 +239,21 @@ pub struct Shared {
 }
 
 /// The map while nobody else reads or changes it.
-pub struct Guard<'a>(MutexGuard<'a, State>);
+pub struct Guard<'a> {
+    state: MutexGuard<'a, State>,
+    looked: usize, // tables in memory that `find_all` looked at whole: all but the last
+}
 
 impl Guard<'_> {
     /// The leaf's index.
     pub fn find(&self, key: &Key) -> Option<u64> {
-        self.0.find(number_of(key))
+        self.state.find(number_of(key))
     }
 
     /// As `find`, for many: waiting for memory and disk overlaps.
-    pub fn find_all(&self, keys: &[Key]) -> Vec<Option<u64>> {
-        let state = &*self.0;
+    pub fn find_all(&mut self, keys: &[Key]) -> Vec<Option<u64>> {
+        let state = &*self.state;
+        self.looked = state.memory.len() - 1;
         let numbers: Vec<u128> = keys.iter().map(number_of).collect();
         let mut found = vec![None; keys.len()];
         let mut candidates = Vec::new();
@@ -266,17 +279,23 @@ impl Guard<'_> {
 
     /// The leaf's index, of a key that was staged, or settled after the last freeze.
     pub fn recent(&self, key: &Key) -> Option<u64> {
-        self.0.recent(number_of(key))
+        self.state.recent(number_of(key))
     }
 
     /// Add a key of a leaf that is about to be committed. False if `recent` has it: that stays.
     pub fn stage(&mut self, key: &Key, index: u64) -> bool {
-        self.0.stage(number_of(key), index)
+        self.state.stage(number_of(key), index, 0)
+    }
+
+    /// As `stage`, of a key that `find_all` has just not found: it may be there by now.
+    pub fn stage_unfound(&mut self, key: &Key, index: u64) -> bool {
+        let looked = self.looked;
+        self.state.stage(number_of(key), index, looked)
     }
 
     /// The oldest sealed group was committed; if none is sealed, all that is staged was.
     pub fn settle(&mut self) {
-        self.0.settle();
+        self.state.settle();
     }
 }
 
@@ -296,7 +315,7 @@ impl Shared {
 
     /// Call it without the interpreter.
     pub fn lock(&self) -> Guard<'_> {
-        Guard(self.state())
+        Guard { state: self.state(), looked: 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

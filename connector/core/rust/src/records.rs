@@ -112,7 +112,7 @@ pub fn make(report: &Report<'_>, keys: &Shared) -> Made {
             refused.push((row, DUPLICATE));
         } else if !fits {
             refused.push((row, EXHAUSTED));
-        } else if !guard.stage(key, report.index + rows.len() as u64) {
+        } else if !guard.stage_unfound(key, report.index + rows.len() as u64) {
             refused.push((row, DUPLICATE));
         } else {
             left = left.map(|left| left - amount);
@@ -346,7 +346,7 @@ pub fn read<'a>(packed: &'a [u8], index: u64, keys: &Shared) -> Result<Vec<Item<
     let found = guard.find_all(&wanted);
     for ((key, index), found) in wanted.iter().zip(indices).zip(found) {
         let known = match found {
-            None if !guard.stage(key, index) => guard.recent(key),
+            None if !guard.stage_unfound(key, index) => guard.recent(key),
             found => found,
         };
         if known.is_some_and(|known| known != index) {
