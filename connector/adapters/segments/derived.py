@@ -22,7 +22,7 @@ from connector.tlog.tiles import TILE_HEIGHT
 
 STRIDE = 16  # leaves to a place
 _CHUNK = 1 << 20  # bytes compared at a time
-_PLACE_BYTES = 12
+PLACE_BYTES = 12
 
 
 def encode_places(places: Iterable[tuple[int, int]]) -> bytes:
@@ -42,7 +42,7 @@ class Derived:
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._places = _Items(folder / "places16", _PLACE_BYTES, disk)
+        self._places = _Items(folder / "places16", PLACE_BYTES, disk)
         self._levels: dict[int, _Items] = {}
 
     def trust(self, size: int) -> bool:
@@ -72,7 +72,7 @@ class Derived:
         level = self._level(0)
         first = level.done
         places = places_before(first + count) - places_before(first)
-        self._places.restore(bytes(places * _PLACE_BYTES))
+        self._places.restore(bytes(places * PLACE_BYTES))
         return level.adopt(count)
 
     def restored(self) -> None:

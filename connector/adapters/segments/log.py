@@ -88,7 +88,7 @@ class SegmentLog:
         try:
             for path in (folder / "segments", self._cosigned, folder / "hashes"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _lock(folder / "lock")
+            self._lock = lock(folder / "lock")
             try:
                 self._derived = self._parts.enter_context(closing(Derived(folder, self._disk)))
                 self._files = self._parts.enter_context(closing(Files(folder / "segments")))
@@ -406,7 +406,8 @@ def _check_sizes(records: Sequence[bytes], leaves: Leaves) -> None:
         raise InvalidInput(f"log: a batch larger than {MAX_BATCH_BYTES} bytes")
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
+    """Hold it until what is returned is closed. Raises ``Conflict`` if another process does."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
