@@ -75,7 +75,7 @@ class Witnessing:
                 self.compared.set()
             if self._meter.checkpoint().size == self._size:
                 return
-            request = request_for(self._meter.log, self._size)
+            request = await asyncio.to_thread(request_for, self._meter.log, self._size)
             line = await self._directory.cosign(
                 request.old_size, request.consistency, request.checkpoint
             )
@@ -131,7 +131,7 @@ class FurtherWitnessing:
         for _ in range(_ATTEMPTS):
             if self._size > self._meter.checkpoint().size:
                 await self._require_past()
-            request = request_for(self._meter.log, self._size)
+            request = await asyncio.to_thread(request_for, self._meter.log, self._size)
             try:
                 signatures = await self._peer.add_checkpoint(request)
             except StaleSize as error:
