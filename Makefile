@@ -15,7 +15,7 @@ SOURCES := $(shell find connector policies -path $(RUST)/target -prune -o \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e
-.PHONY: proto-check opa clean native rust-lint
+.PHONY: proto-check opa peers clean native rust-lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,7 +71,12 @@ bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/l
 	@$(BIN)/python -m bench.figures bench/results/parts.json
 	$(BIN)/python -m bench.system
 
-conformance: $(VENV)/.ready ## the log against published C2SP and RFC 6962 vectors
+# Log and witness tools of other projects, built once, that read our logs and are read by us.
+peers: $(VENV)/.ready
+	@$(BIN)/python -m tests.go_peers || \
+	  echo "*** no log tools of other projects: their tests are SKIPPED; install Go to run them ***"
+
+conformance: $(VENV)/.ready peers ## the log against published vectors and other projects' tools
 	$(BIN)/pytest tests/conformance -q
 
 fuzz: $(VENV)/.ready ## property tests with a large budget
