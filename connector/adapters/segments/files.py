@@ -148,18 +148,19 @@ class Files:
 
     def summary(self, start: int) -> Summary | None:
         """None for a plain segment. Raises ``Broken`` and ``OSError``."""
-        form = self._forms[start]
-        if form is Form.COMPLETE:
-            return None
-        if start not in self._summaries:
-            path = self._named(start, form)
-            if form is Form.DROPPED:
-                self._summaries[start] = read_dropped(path, start)
-            else:
-                file = SealedFile(path, start)
-                self._summaries[start] = file.summary
-                file.close()
-        return self._summaries[start]
+        with self._reading:
+            form = self._forms[start]
+            if form is Form.COMPLETE:
+                return None
+            if start not in self._summaries:
+                path = self._named(start, form)
+                if form is Form.DROPPED:
+                    self._summaries[start] = read_dropped(path, start)
+                else:
+                    file = SealedFile(path, start)
+                    self._summaries[start] = file.summary
+                    file.close()
+            return self._summaries[start]
 
     def size(self, start: int) -> int:
         """Bytes of the segment, whatever its form. Raises ``Broken`` and ``OSError``."""
@@ -168,7 +169,8 @@ class Files:
 
     def stored(self, start: int) -> int:
         """Bytes on the disk."""
-        return self.path(start).stat().st_size
+        with self._reading:
+            return self.path(start).stat().st_size
 
     def open(self, start: int, offset: int) -> IO[bytes]:
         """A reader of its own, standing at ``offset``. Raises ``Gone``, ``Broken``, ``OSError``;
@@ -177,7 +179,7 @@ class Files:
             path = self.path(start)
             match self._forms[start]:
                 case Form.DROPPED:
-                    raise gone()
+                    raise dropped()
                 case Form.SEALED:
                     raw = SealedReader(path, start, offset)
                     return cast(IO[bytes], io.BufferedReader(raw, BUFFER))
@@ -208,7 +210,7 @@ class Files:
             path = self.path(start)
             match self._forms[start]:
                 case Form.DROPPED:
-                    raise gone()
+                    raise dropped()
                 case Form.SEALED:
                     found = SealedFile(path, start)
                 case _:
@@ -283,7 +285,7 @@ class Files:
             self._writable = None
 
 
-def gone() -> Gone:
+def dropped() -> Gone:
     return Gone("these receipts were dropped when their retention ended")
 
 

@@ -27,7 +27,7 @@ from connector.adapters.segments.derived import PLACE_BYTES, STRIDE, encode_plac
 from connector.adapters.segments.disk import Disk
 from connector.adapters.segments.files import Files
 from connector.adapters.segments.frames import Broken
-from connector.adapters.segments.log import KEPT, lock
+from connector.adapters.segments.log import lock
 from connector.adapters.segments.opening import ADOPTED, covers, places_of
 from connector.core.interface import Core
 from connector.core.keyfiles import Run
@@ -254,7 +254,7 @@ class _Check:
     # The kept marks
 
     def _read_marks(self) -> None:
-        for name in KEPT:
+        for name in marks.KEPT:
             path = self.folder / name
             mark = marks.read_kept(path)
             if mark is not None:

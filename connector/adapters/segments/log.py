@@ -22,21 +22,22 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from connector.adapters.segments import frames, marks
+from connector.adapters.segments import frames
 from connector.adapters.segments.derived import STRIDE, Derived, encode_places
 from connector.adapters.segments.disk import Disk
-from connector.adapters.segments.files import Files, gone
+from connector.adapters.segments.files import Files, dropped
 from connector.adapters.segments.frames import Broken, Header, Type
+from connector.adapters.segments.marks import Marks, Position, parse_position
 from connector.adapters.segments.opening import Opening, State
 from connector.adapters.segments.reading import packed_leaves
 from connector.adapters.segments.sealing import Sealing
 from connector.core.choose import choose
 from connector.core.interface import Core, Leaves
-from connector.errors import Conflict, InternalError, InvalidInput, NotFound, Unavailable
+from connector.errors import Conflict, InternalError, InvalidInput, Unavailable
 from connector.ports.receipts import (
     MAX_BATCH_BYTES,
     MAX_RECORD_BYTES,
@@ -52,7 +53,6 @@ from connector.tlog.frontier import root_of_subtrees
 from connector.tlog.tiles import TILE_HEIGHT
 
 SEGMENT_BYTES = 1 << 28  # a new segment starts behind this size
-KEPT = ("kept", "kept-before-drop")  # in the order in which an opening tries them
 
 
 class SegmentLog:
@@ -77,14 +77,12 @@ class SegmentLog:
         self._segment_bytes = segment_bytes
         self._writing = threading.Lock()
         self._keeping = threading.Lock()
-        self._sealing = threading.Lock()
         self._failed = False
         self._closed = False
-        self._shut = False
         self._state = State()
         self._parts = ExitStack()
-        self._kept: tuple[marks.Position, bytes] | None = None  # where opening began
-        self._mark: marks.Position | None = None  # kept last
+        self._marks = Marks(folder, self._disk)
+        self._began: tuple[Position, bytes] | None = None  # the mark that opening began from
         try:
             for path in (folder / "segments", self._cosigned, folder / "hashes"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,6 +90,9 @@ class SegmentLog:
             try:
                 self._derived = self._parts.enter_context(closing(Derived(folder, self._disk)))
                 self._files = self._parts.enter_context(closing(Files(folder / "segments")))
+                self._sealing = Sealing(
+                    self._files, self._derived, self._disk, self._core, self._marks, self._size
+                )
                 self._open()
             except BaseException:
                 self._let_go()
@@ -101,12 +102,11 @@ class SegmentLog:
 
     def _open(self) -> None:
         self._files.tidy(self._disk)
-        found = [marks.read_kept(self._folder / name) for name in KEPT]
-        kept = [mark for mark in found if mark is not None]
+        kept = self._marks.read()
         opening = Opening(self._files, self._derived, self._disk, self._core, self._state)
         resumed = opening.open([position for position, _ in kept])
-        self._kept = next((mark for mark in kept if mark[0] is resumed), None)
-        self._mark = resumed
+        self._began = next((mark for mark in kept if mark[0] is resumed), None)
+        self._marks.last = resumed
         if not self._files.starts():
             self._state.log_id = secrets.token_bytes(frames.LOG_ID_BYTES)
         if not self._files.starts() or self._files.form(self._files.last) is not Form.COMPLETE:
@@ -140,31 +140,29 @@ class SegmentLog:
             return Mark(state.tip.size, state.position(self._files.last).encode())
 
     def keep(self, mark: Mark, state: bytes) -> None:
-        with self._keeping:
+        with self._marks.lock:
             try:
                 self._derived.sync()
-                data = marks.encode_kept(mark.position, state)
-                self._disk.replace(self._folder / KEPT[0], data)
+                self._marks.keep(parse_position(mark.position), state)
             except OSError as error:
                 raise Unavailable("the log's state cannot be stored") from error
-            self._mark = marks.parse_position(mark.position)
 
     @property
     def kept(self) -> tuple[int, bytes] | None:
-        return None if self._kept is None else (self._kept[0].size, self._kept[1])
+        return None if self._began is None else (self._began[0].size, self._began[1])
 
     def replay(self, *, everything: bool = False) -> Iterator[Replayed]:
-        known = 0 if self._kept is None else self._kept[0].end
+        known = 0 if self._began is None else self._began[0].end
         end = self._state.end
         starts = self._files.starts()
-        size = 0 if everything or self._kept is None else self._kept[0].size
+        size = 0 if everything or self._began is None else self._began[0].size
         for start, following in zip(starts, [*starts[1:], end], strict=True):
             if not everything and following <= known:
                 continue
             if self._files.form(start) is Form.DROPPED:
-                found = self._segment(start)
-                yield Replayed(found.first, found.leaves, (), b"", known=following <= known)
-                size = found.first + found.leaves
+                gone = self._sealing.segment(start)
+                yield Replayed(gone.first, gone.leaves, (), b"", known=following <= known)
+                size = gone.first + gone.leaves
                 continue
             at = frames.HEADER_BYTES
             if not everything and start < known:
@@ -200,10 +198,10 @@ class SegmentLog:
         position, offset = self._derived.place(start)
         skip = start % STRIDE
         try:
-            left = self._oldest_left()
+            left = self._sealing.oldest_left()
             if left and position < left.start:
                 if start < left.first:
-                    raise gone()
+                    raise dropped()
                 position, offset, skip = left.start + frames.HEADER_BYTES, 0, start - left.first
             packed = packed_leaves(self._files, position, offset, skip, count)
         except Broken as error:
@@ -234,97 +232,24 @@ class SegmentLog:
     # ``ports.segments.Segments``
 
     def segments(self) -> list[Segment]:
-        try:
-            return [self._segment(start) for start in self._files.starts()]
-        except (Broken, OSError) as error:
-            raise Unavailable("the log's segments cannot be read") from error
+        return self._sealing.segments()
 
     def seal(self, start: int) -> Segment:
-        with self._sealing:
-            found = self._known(start)
-            if found.form in (Form.OPEN, Form.DROPPED):
-                raise Conflict(f"this segment is {found.form.value}: it cannot be sealed")
-            if found.form is Form.COMPLETE:
-                self._change(lambda sealing: sealing.seal(start))
-            return self._segment(start)
+        return self._sealing.seal(start)
 
     def drop(self, start: int) -> Segment:
-        with self._sealing:
-            found = self._known(start)
-            left = self._oldest_left()
-            if found.form is not Form.SEALED or (left and start != left.start):
-                raise Conflict(
-                    "only the oldest segment that is left can be dropped, when it is sealed"
-                )
-            if not found.kept:
-                raise Conflict(
-                    "this segment is still needed when the node starts",
-                    hint="stop the node and start it again: then it is not",
-                )
-            self._change(lambda sealing: self._drop(sealing, start))
-            return self._segment(start)
-
-    def _drop(self, sealing: Sealing, start: int) -> None:
-        with self._keeping:
-            found = marks.read_kept(self._folder / KEPT[0])
-            if found is None or found[0].segment <= start:
-                raise CorruptLog("the log's kept state is damaged: nothing was dropped")
-            data = marks.encode_kept(found[0].encode(), found[1])
-            self._disk.replace(self._folder / KEPT[1], data)
-        sealing.drop(start)
-
-    def _change(self, change: Callable[[Sealing], None]) -> None:
-        sealing = Sealing(self._files, self._derived, self._disk, self._core, self._proceed)
-        try:
-            change(sealing)
-        except OSError as error:
-            raise Unavailable(
-                "the segment cannot be written", hint="check the disk and its free space"
-            ) from error
-
-    def _proceed(self) -> None:
-        if self._closed:
-            raise Unavailable("the node is stopping")
-
-    def _known(self, start: int) -> Segment:
-        self._proceed()
-        found = next((item for item in self.segments() if item.start == start), None)
-        if found is None:
-            raise NotFound("the log has no such segment")
-        return found
-
-    def _segment(self, start: int) -> Segment:
-        """Raises ``Broken`` and ``OSError``."""
-        files, following = self._files, self._files.after(start)
-        summary, form = files.summary(start), files.form(start)
-        if summary:
-            first, end = summary.first, summary.first + summary.leaves
-        else:
-            first = self._first_of(start)
-            end = self.tip.size if following is None else self._first_of(following)
-        is_kept = self._mark is not None and self._mark.segment > start
-        if following is None and form is Form.COMPLETE:
-            form = Form.OPEN
-        return Segment(start, first, end - first, files.stored(start), form, is_kept)
-
-    def _first_of(self, start: int) -> int:
-        summary = self._files.summary(start)
-        if summary:
-            return summary.first
-        return frames.parse_header(self._files.read(start, 0, frames.HEADER_BYTES)).leaves
-
-    def _oldest_left(self) -> Segment | None:
-        """The first segment that is not dropped; None if none is."""
-        start = self._files.oldest_left()
-        return None if start == self._files.first else self._segment(start)
+        return self._sealing.drop(start)
 
     def close(self) -> None:
-        self._closed = True  # whoever is sealing stops at the next block
-        with self._writing, self._sealing:
-            if not self._shut:
-                self._shut = True
+        with self._writing:
+            if not self._closed:
+                self._closed = True
+                self._sealing.stop()
                 self._state.tip = Tip(0, b"")
                 self._let_go()
+
+    def _size(self) -> int:
+        return self.tip.size
 
     def _let_go(self) -> None:
         self._parts.close()

@@ -5,20 +5,25 @@
     position   log id (16) | segment (8) | commit (8) | end (8) | size (8) | chain (32)
                | number of subtrees (1) | subtrees (32 each) | checkpoint note
 
-It saves time alone. One that is damaged, or not of this log, is not used; one that speaks of more
-than the log holds shows that the log was cut.
+It saves time alone, as long as nothing was dropped. One that is damaged, or not of this log, is
+not used; one that speaks of more than the log holds shows that the log was cut. Before a segment
+is dropped the mark is copied, as without any the receipts that are left do not explain themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from connector.adapters.segments.disk import Disk
 from connector.adapters.segments.frames import LOG_ID_BYTES
 from connector.errors import InvalidInput
+from connector.ports.receipts import CorruptLog
 
 MAGIC = b"tdsmark1"
+KEPT = ("kept", "kept-before-drop")  # in the order in which an opening tries them
 _HASH = 32
 
 
@@ -91,3 +96,35 @@ def read_kept(path: Path) -> tuple[Position, bytes] | None:
         return parse_position(body[start:end]), body[end:]
     except InvalidInput:
         return None
+
+
+class Marks:
+    """The kept mark and its copy. ``last``: the one kept last. Whoever writes holds ``lock``."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._folder = folder
+        self._disk = disk
+        self.lock = threading.Lock()
+        self.last: Position | None = None
+
+    def read(self) -> list[tuple[Position, bytes]]:
+        """Those that can be used, the one kept last first. Raises ``OSError``."""
+        found = [read_kept(self._folder / name) for name in KEPT]
+        return [mark for mark in found if mark is not None]
+
+    def keep(self, position: Position, state: bytes) -> None:
+        """Durable on return. An older one than is there is ignored. Raises ``OSError``."""
+        if self.last is None or position.end >= self.last.end:
+            self._disk.replace(self._folder / KEPT[0], encode_kept(position.encode(), state))
+            self.last = position
+
+    def copy(self, beyond: int) -> None:
+        """Have a second copy of a mark behind the segment that starts at ``beyond``.
+
+        Raises ``CorruptLog`` if the first one is not what was written, ``OSError``.
+        """
+        found = read_kept(self._folder / KEPT[0])
+        if found is None or found[0].segment <= beyond:
+            raise CorruptLog("the log's kept state is damaged: nothing was dropped")
+        position, state = found
+        self._disk.replace(self._folder / KEPT[1], encode_kept(position.encode(), state))
