@@ -1,6 +1,8 @@
 """Reports at the meter: what goes in, what is refused by name, what is there after a restart."""
 
 import asyncio
+import random
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ from connector.model.receipt import Outcome, Quantity, RecordReceipt
 from connector.model.use import Counters
 from connector.ports.receipts import Seal, Tip
 from connector.tlog import merkle
-from tests.logs import SCOPE, open_meter, refusal, reservation, verify
+from tests.logs import SCOPE, open_meter, refusal, reservation, until, verify
 from tests.reports import SERVED, columns, report
 
 OTHER = "urn:uuid:agreement-2"
@@ -227,4 +229,82 @@ async def test_a_refused_commit_leaves_nothing_behind() -> None:
     storage.broken = False
     (answer,) = await meter.report([report(["a", "b"])])
     assert (answer.first, answer.count, answer.refused) == (0, 2, [])
+    await meter.close()
+
+
+class Slow(Failing):
+    """An append waits until it is let go; it fails then if ``broken``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
+        self.begun.set()
+        self.go.wait(10)
+        return super().append(records, leaves, seal)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_what_was_planned_on_a_commit_shares_its_fate(broken: bool) -> None:
+    storage = Slow()
+    meter = await open_meter(storage, core=choose("python"))
+    await meter.report([report(["before"])])
+    storage.go.clear()
+    storage.begun.clear()
+    storage.broken = broken
+    first = asyncio.create_task(meter.report([report(["a", "b"], limit=4)]))
+    await asyncio.to_thread(storage.begun.wait, 10)
+    second = asyncio.create_task(meter.report([report(["b", "c", "d"], limit=4)]))
+    third = asyncio.create_task(meter.reserve([reservation("a")]))
+    await until(lambda: not meter._waiting)
+    await asyncio.sleep(0.05)  # it is planned meanwhile
+    assert meter.counters(SCOPE).uses == 1
+    assert meter.last(SCOPE)[0] == 1
+    storage.go.set()
+    answers = await asyncio.gather(first, second, third, return_exceptions=True)
+    if broken:
+        assert all(isinstance(answer, Unavailable) for answer in answers)
+        assert meter.last(SCOPE)[0] == 1
+        storage.broken = False
+        (again,) = await meter.report([report(["b", "c", "d"], limit=4)])
+        assert (again.first, again.count, again.refused) == (1, 3, [])
+        (claimed,) = await meter.reserve([reservation("a")])
+        assert claimed.claim is Claim.GRANTED
+    else:
+        assert not isinstance(answers[1], BaseException)
+        assert (answers[1][0].first, answers[1][0].count) == (3, 1)
+        assert answers[1][0].refused == [(0, Fault.DUPLICATE), (2, Fault.EXHAUSTED)]
+        assert meter.last(SCOPE)[0] == 4
+    await meter.close()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_many_commits_of_which_some_fail(broken: bool) -> None:
+    """What was acknowledged is there, once, and what was not can be sent again."""
+    storage = Failing()
+    meter = await open_meter(storage)
+    dice = random.Random(5)
+
+    async def reporter(name: str) -> None:
+        for number in range(40):
+            rows = [f"{name}-{number}-{row}" for row in range(5)]
+            while True:
+                storage.broken = broken and dice.random() < 0.3
+                try:
+                    (answer,) = await meter.report([report(rows)])
+                except Unavailable:
+                    continue
+                assert answer.count == 5 or answer.refused == [
+                    (row, Fault.DUPLICATE) for row in range(5)
+                ]
+                break
+
+    await asyncio.gather(*(reporter(str(n)) for n in range(6)))
+    storage.broken = False
+    found = [item.receipt for item in meter.receipts(SCOPE, 1, 5000)]
+    assert [item.number for item in found] == list(range(1, 1201))
+    assert len({item.use_id for item in found if isinstance(item, RecordReceipt)}) == 1200
+    assert meter.counters(SCOPE).uses == 1200
     await meter.close()
