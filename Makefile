@@ -14,7 +14,7 @@ SOURCES := $(shell find connector policies -path $(RUST)/target -prune -o \
              -type f -not -name '*.pyc' -not -name '*.so' -print) pyproject.toml README.md
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type arch proto bench conformance fuzz unit e2e
+.PHONY: help setup demo test lint type arch proto bench conformance fuzz hammer unit e2e
 .PHONY: proto-check opa peers clean native rust-lint
 
 help: ## list the targets
@@ -78,6 +78,9 @@ peers: $(VENV)/.ready
 
 conformance: $(VENV)/.ready peers ## the log against published vectors and other projects' tools
 	$(BIN)/pytest tests/conformance -q
+
+hammer: $(VENV)/.ready ## kill a node under full load three hundred times, and compare every receipt
+	HAMMER_ROUNDS=150 $(BIN)/pytest tests/fault/test_report_crash.py -q
 
 fuzz: $(VENV)/.ready ## property tests with a large budget
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/property -q
