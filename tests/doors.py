@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
+import httpx
 from prometheus_client import CollectorRegistry
 
 from connector.adapters.grant_store import SqliteGrantStore
@@ -26,6 +29,9 @@ from connector.transport.http.tls import ServerTls
 from connector.transport.http.witness import WitnessDoor
 from tests.logs import CONSUMER, PROVIDER, SCOPE, ManualClock, test_key
 from tests.parties import participant
+
+# Reading the web's authorities takes longer than what is tested here.
+Client = partial(httpx.AsyncClient, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 WITNESS = "space.example/witness"
 WITNESS_KEY = test_key("the witness")
@@ -61,7 +67,7 @@ async def open_door(
 ) -> AsyncIterator[TestDoor]:
     """A door on a free port of the loopback interface. ``logs``: those that it witnesses."""
     clock = clock or ManualClock()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     members = {
         did: participant(did, f"{did[8:]}/log", key.public_key().public_bytes_raw())
         for did, key in ((CONSUMER, CONSUMER_KEY), (STRANGER, STRANGER_KEY))
@@ -127,3 +133,7 @@ async def open_door(
             yield TestDoor(url, meter, clock, grants, witness, known, members, agreements)
         finally:
             await door.close()
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def routes(files: LogFiles) -> list[Route]:
         )
 
     async def tile(request: Request) -> Response:
-        path = f"tile/{request.path_params['path']}"
+        path = request.scope["path"].removeprefix("/")  # whole: a route's pattern ends at a newline
         if not path.startswith("tile/entries/"):
             return Response(await files.tile(path), media_type=_OCTETS, headers=_OPEN)
         if files.bundle is None:

@@ -52,9 +52,11 @@ def routes(door: WitnessDoor) -> list[Route]:
         try:
             line = await _add(door, await _body(request))
         except StaleSize as error:
-            return Response(encode_size(error.size), 409, headers=_NO_STORE, media_type=SIZE_TYPE)
+            headers = {**_NO_STORE, "Content-Type": SIZE_TYPE}  # without a charset
+            return Response(encode_size(error.size), 409, headers=headers)
         except ConnectorError as error:
-            return PlainTextResponse(f"{error.message}\n", _status(error), headers=_NO_STORE)
+            rest = {"Connection": "close"} if isinstance(error, _TooMuch) else {}
+            return PlainTextResponse(f"{error.message}\n", _status(error), {**_NO_STORE, **rest})
         return Response(
             f"{line}\n".encode(), headers=_NO_STORE, media_type="text/plain; charset=utf-8"
         )
@@ -101,11 +103,15 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-class _TooLarge(InvalidInput):
+class _TooMuch(InvalidInput):
+    """The rest of the body is not waited for: the connection ends."""
+
+
+class _TooLarge(_TooMuch):
     pass
 
 
-class _TooSlow(InvalidInput):
+class _TooSlow(_TooMuch):
     pass
 
 
