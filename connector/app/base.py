@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -30,14 +32,19 @@ from connector.metering.meter import Meter
 from connector.metering.witness import Witness
 from connector.operations.bundles import Bundles
 from connector.operations.grants import Grants
+from connector.operations.retention import seal_in_background
 from connector.operations.witnessing import FurtherWitnessing, cosignature_age
 from connector.ports.clock import Clock
 from connector.ports.policy import PolicyEngine
+from connector.ports.segments import Segments
 from connector.tlog.note import parse_verifier_key
 from connector.transport.http.server import HttpDoor, Sources, application
 from connector.transport.http.tiles import LogFiles
 from connector.transport.http.tls import ServerTls
 from connector.transport.http.witness import WitnessDoor
+
+MEBIBYTE = 1 << 20
+NICE = 10  # of 19, of the thread for work that has time
 
 log = structlog.get_logger()
 
@@ -52,6 +59,9 @@ class Base(Generic[S]):
     keys: KeyFolder
     clock: Clock
     meter: Meter
+    segments: Segments
+    beside: Executor
+    """One thread, of low priority, for work that has time."""
     engine: PolicyEngine
     metrics: Metrics
     grants: Grants
@@ -139,7 +149,14 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
         core = choose(settings.core)
         metrics.core(core.name, core.detail)
         log.info("metering core", core=core.name, detail=core.detail)
-        storage = stack.enter_context(closing(SegmentLog(data / "log", core=core)))
+        beside = stack.enter_context(ThreadPoolExecutor(1, "beside", initializer=_step_back))
+        storage = stack.enter_context(
+            closing(
+                SegmentLog(
+                    data / "log", core=core, segment_bytes=settings.log.segment_mb * MEBIBYTE
+                )
+            )
+        )
         uses = stack.enter_context(closing(core.open_keys(data / "log" / "keys")))
         meter = await Meter.open(
             storage,
@@ -165,6 +182,8 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
             keys=keys,
             clock=clock,
             meter=meter,
+            segments=storage,
+            beside=beside,
             engine=engine,
             metrics=metrics,
             grants=grants,
@@ -172,10 +191,17 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
             witness=_witness(data, settings, ourselves, clock, stack),
         )
         base.witness_ages(*(one.name for one in further))
-        await stack.enter_async_context(
-            background(*((f"witness {one.name}", one.run) for one in further))
-        )
+        works: list[tuple[str, Callable[[], Awaitable[None]]]]
+        works = [(f"witness {one.name}", one.run) for one in further]
+        if settings.log.seal:
+            works.append(("sealing", partial(seal_in_background, storage, beside)))
+        await stack.enter_async_context(background(*works))
         yield base
+
+
+def _step_back() -> None:
+    """The calling thread gets what others leave."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _further(meter: Meter, witness: config.Witnessed, stack: AsyncExitStack) -> FurtherWitnessing:

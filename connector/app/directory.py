@@ -43,6 +43,7 @@ from connector.metering.journal import MeterJournal
 from connector.metering.witness import Witness
 from connector.model.participant import b64url
 from connector.operations.bundles import Bundles
+from connector.operations.retention import Retention
 from connector.operations.status import Check, Status
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.directory import (
@@ -128,7 +129,14 @@ async def _serve(data: Path, settings: config.Directory) -> None:
         await members.open_mutual_tls(settings.listen, tls.current)
         await candidates.open_tls(settings.enrol, tls.current)
         add_LogServiceServicer_to_server(
-            LogServicer(meter, ourselves, clock, base.grants), manager.server
+            LogServicer(
+                meter,
+                ourselves,
+                clock,
+                base.grants,
+                Retention(base.segments, meter, base.beside, find=None),
+            ),
+            manager.server,
         )
         http = base.http_door(lambda: "", _bundles(base, services), services.register.logs)
         node.http = await http.open()

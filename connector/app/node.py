@@ -28,8 +28,10 @@ from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
 from connector.identity.reporters import OPERATOR
 from connector.model import fields
+from connector.model.negotiation import StoredAgreement
 from connector.model.participant import Participant, b64url
 from connector.operations.bundles import Bundles
+from connector.operations.retention import Retention
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
 from connector.transport.grpc.guard import Guard, OpenCalls
@@ -65,7 +67,14 @@ async def _serve(data: Path, settings: config.Node) -> None:
         )
         add_MeteringServiceServicer_to_server(reporting, manager.server)
         add_LogServiceServicer_to_server(
-            LogServicer(base.meter, base.ourselves, base.clock, base.grants), manager.server
+            LogServicer(
+                base.meter,
+                base.ourselves,
+                base.clock,
+                base.grants,
+                Retention(base.segments, base.meter, base.beside, node.agreement),
+            ),
+            manager.server,
         )
         http = node.http_door()
         node.http = await http.open()
@@ -122,6 +131,9 @@ class Node:
                 hint="get an invitation from the space's operator, then: connector enrol",
             )
         return self._member.services
+
+    async def agreement(self, id: str) -> StoredAgreement:
+        return await self.services().negotiations.agreement(id)
 
     def status(self) -> Status:
         base, member = self._base, self._member

@@ -38,6 +38,8 @@ _ABOUT = {
     "https.key": "path of that certificate's private key (PEM)",
     "witness": "further witnesses of this log; for each a table [[witness]] with url and vkey",
     "witness_for": 'vkeys of logs that this node witnesses, as ["log.example+0123abcd+AQ..."]',
+    "log.segment_mb": "mebibytes of a segment of the log",
+    "log.seal": "compress segments that are complete, in the background",
     "policy.engine": "embedded, or opa for an OPA server; both give the same answers",
     "policy.bundle": "folder of the policy bundle; empty for the one that ships",
     "policy.opa_url": "the OPA server",
@@ -94,6 +96,8 @@ def _entry(key: str, name: str, value: str | None, default: Any) -> list[str]:
 def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)  # TOML's basic strings take JSON's escapes
+    if isinstance(value, bool):
+        return str(value).lower()
     return "[]" if value == () else str(value)
 
 

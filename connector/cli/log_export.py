@@ -34,7 +34,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the log as C2SP tlog-tiles files, for an archive or a static web server."""
-    found = _with_log(
+    found = with_log(
         data,
         lambda log: log.export(folder, size=size, hashes_only=hashes_only),
         doing="writing the log's files",
@@ -58,7 +58,7 @@ def grant(
     as_json: Json = False,
 ) -> None:
     """Let an auditor read all entries over HTTPS; prints the token, this once."""
-    token, expires = _with_log(data, lambda log: log.grant(name, days=days))
+    token, expires = with_log(data, lambda log: log.grant(name, days=days))
     if as_json:
         output.show_json({"name": name, "token": token, "expires": expires})
         return
@@ -68,7 +68,7 @@ def grant(
 
 def grants(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """List who may read all entries."""
-    found = _with_log(data, lambda log: log.grants())
+    found = with_log(data, lambda log: log.grants())
     if as_json:
         output.show_json({"grants": found})
         return
@@ -85,7 +85,7 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Take a grant away, at once."""
-    _with_log(data, lambda log: log.revoke(name))
+    with_log(data, lambda log: log.revoke(name))
     if as_json:
         output.show_json({"name": name})
         return
@@ -98,7 +98,7 @@ def token(
     as_json: Json = False,
 ) -> None:
     """Print a token for one request for a bundle of another member's log."""
-    made = _with_log(data, lambda log: log.token(audience))
+    made = with_log(data, lambda log: log.token(audience))
     if as_json:
         output.show_json({"token": made})
         return
@@ -107,7 +107,7 @@ def token(
 
 def keys(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Print this node's verifier keys: of its log, and as a witness of others' logs."""
-    found = _with_log(data, lambda log: log.keys())
+    found = with_log(data, lambda log: log.keys())
     if as_json:
         output.show_json(found)
         return
@@ -121,7 +121,8 @@ def register(group: typer.Typer) -> None:
         group.command()(command)
 
 
-def _with_log(data: Path, call: Callable[[NodeLog], Awaitable[T]], *, doing: str = "") -> T:
+def with_log(data: Path, call: Callable[[NodeLog], Awaitable[T]], *, doing: str = "") -> T:
+    """As ``session.with_node``, for the log of either kind of node."""
     from connector.client.log import connect_log
 
     async def run() -> T:

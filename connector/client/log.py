@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,7 @@ from connector.tlog.checkpoint import parse_checkpoint
 from connector.tlog.tiles import TILE_WIDTH, Tile
 
 ENTRIES = -1  # the level of bundles of entries
+DROP_DEADLINE_S = 600.0  # seconds; every agreement with a receipt in a segment is looked at
 _FULL_TILE = TILE_WIDTH * merkle.HASH_BYTES
 _TEMPORARY = ".part"
 
@@ -59,6 +60,26 @@ class LogKeys:
 
     log: str
     witness: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogSegment:
+    """A part of the log, as it is stored: ``leaves`` of them from index ``first`` on, in
+    ``stored`` bytes. ``form``: open, complete, sealed or dropped."""
+
+    start: int
+    first: int
+    leaves: int
+    stored: int
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class Droppable:
+    """Segments that can be, or were dropped, and why the next one stays (empty: there is none)."""
+
+    segments: tuple[LogSegment, ...]
+    kept_by: str
 
 
 class NodeLog:
@@ -130,6 +151,36 @@ class NodeLog:
         request = pb.IssueLogTokenRequest(audience=audience)
         reply = await self._calls.one(self._stub.IssueLogToken(request, timeout=DEADLINE_S))
         return reply.token
+
+    async def segments(self) -> tuple[LogSegment, ...]:
+        call = self._stub.ListSegments(pb.ListSegmentsRequest(), timeout=DEADLINE_S)
+        return tuple(map(_segment, (await self._calls.one(call)).segments))
+
+    async def seal(self) -> AsyncIterator[LogSegment]:
+        """Compress the segments that are complete; each when it is done."""
+        async for message in self._calls.many(self._stub.SealSegments(pb.SealSegmentsRequest())):
+            yield _segment(message.segment)
+
+    async def droppable(self, before: datetime) -> Droppable:
+        """The oldest segments that ``drop`` would take: all of whose receipts, and the ends of
+        whose agreements, are older than ``before``."""
+        return await self._drop(before, ())
+
+    async def drop(self, before: datetime, segments: Sequence[LogSegment]) -> Droppable:
+        """Remove the receipts of ``droppable`` segments, for ever. Raises ``Conflict`` if they
+        cannot be dropped (any more)."""
+        if not segments:
+            return Droppable((), "")
+        return await self._drop(before, [segment.start for segment in segments])
+
+    async def _drop(self, before: datetime, starts: Sequence[int]) -> Droppable:
+        request = pb.DropSegmentsRequest(before=fields.format_time(before), starts=starts)
+        reply = await self._calls.one(self._stub.DropSegments(request, timeout=DROP_DEADLINE_S))
+        return Droppable(tuple(map(_segment, reply.segments)), reply.kept_by)
+
+
+def _segment(segment: pb.LogSegment) -> LogSegment:
+    return LogSegment(segment.start, segment.first, segment.leaves, segment.stored, segment.form)
 
 
 @asynccontextmanager

@@ -73,6 +73,14 @@ class Https:
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """How the log is stored. What is dropped, and when, is said by hand (connector log drop)."""
+
+    segment_mb: int = 256  # mebibytes of a segment, after which the next one begins
+    seal: bool = True  # compress segments that are complete, in the background
+
+
+@dataclass(frozen=True, slots=True)
 class Witnessed:
     """A witness of this node's log, asked by C2SP tlog-witness."""
 
@@ -94,6 +102,7 @@ class Node:
     drain_s: float = 5.0  # seconds that running uses get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
+    log: Log = field(default_factory=Log)
     https: Https = field(default_factory=Https)
     witness: tuple[Witnessed, ...] = ()  # further witnesses of this log, besides the directory
     witness_for: tuple[str, ...] = ()  # vkeys (C2SP signed-note) of logs that it witnesses
@@ -120,6 +129,7 @@ class Directory:
     drain_s: float = 5.0  # seconds that open calls get on SIGTERM
     log_level: str = "info"  # debug, info, warning or error
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
+    log: Log = field(default_factory=Log)
     https: Https = field(default_factory=Https)
     witness: tuple[Witnessed, ...] = ()  # further witnesses of this log
     witness_for: tuple[str, ...] = ()  # vkeys of logs that it witnesses, besides its members'
@@ -207,9 +217,9 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
         one = typing.get_args(wanted)[0]
         return tuple(_value(one, item, f"{where}[{at}]") for at, item in enumerate(value))
     accepted: types.UnionType | type = int | float if wanted is float else wanted
-    if isinstance(value, bool) or not isinstance(value, accepted):
+    if isinstance(value, bool) is not (wanted is bool) or not isinstance(value, accepted):
         raise ConfigError(f"{where}: must be of type {wanted.__name__}")
-    if isinstance(value, int | float) and not 0 < value < float("inf"):
+    if wanted is not bool and isinstance(value, int | float) and not 0 < value < float("inf"):
         raise ConfigError(f"{where}: must be above 0")
     return value
 

@@ -269,6 +269,13 @@ class Ledger:
         if not known:
             for record in commit.records:
                 state.reserve(decode_reservation(record))
+        if commit.count and not commit.packed:
+            if not known:
+                raise CorruptLog(
+                    "receipts were dropped, and what they came to is not there any more",
+                    hint="restore the file kept of the log from its newest copy",
+                )
+            return
         index = commit.first
         try:
             for item in self._core.read_records(commit.packed, index, self._keys):
@@ -384,7 +391,10 @@ class Ledger:
     def _answer(self, plan: Plan, tip: Tip) -> Answer:
         if isinstance(plan, ConnectorError):
             return plan
-        return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
+        try:
+            return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
+        except ConnectorError as error:  # an earlier receipt of a use: dropped, or not readable
+            return error
 
     def _finish(self, item: Claimed | _Place | _Rows, tip: Tip) -> Claimed | Recorded | Reported:
         if isinstance(item, Claimed):

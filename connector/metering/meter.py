@@ -22,7 +22,14 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connector.core.interface import MAX_RECORDS, Core, Keys
-from connector.errors import Conflict, ConnectorError, InternalError, InvalidInput, Unavailable
+from connector.errors import (
+    Conflict,
+    ConnectorError,
+    Gone,
+    InternalError,
+    InvalidInput,
+    Unavailable,
+)
 from connector.metering.cosigned import Cosigned
 from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger, Planned
 from connector.metering.reader import LogReader
@@ -242,13 +249,28 @@ class Meter:
         found = self._ledger.state.scope(scope)
         return found.number, found.head
 
-    def receipts(self, scope: str, first: int = 1, limit: int = 100) -> list[Recorded]:
-        """At most ``limit`` receipts from number ``first`` on, all under one checkpoint."""
+    def scopes_between(self, first: int, end: int) -> list[str]:
+        """The scopes with a receipt in a leaf from ``first`` to ``end - 1``."""
+        return self._ledger.state.scopes_between(first, end)
+
+    def receipts(
+        self, scope: str, first: int = 1, limit: int = 100, *, left: bool = False
+    ) -> list[Recorded]:
+        """At most ``limit`` receipts from number ``first`` on, all under one checkpoint.
+
+        Raises ``Gone`` if one of them was dropped; with ``left`` those are left out.
+        """
         if first < 1 or limit < 0:
             raise InvalidInput("receipts: numbers begin at 1")
         places = self._ledger.state.leaves_of(scope, first, limit)
-        tip = self.log.tip
-        return [self._ledger.recorded(index, tip) for index in places]
+        tip, found = self.log.tip, []
+        for index in places:
+            try:
+                found.append(self._ledger.recorded(index, tip))
+            except Gone:
+                if not left:
+                    raise
+        return found
 
     def checkpoint(self) -> Tip:
         """The newest signed checkpoint and its size."""

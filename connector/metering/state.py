@@ -64,6 +64,15 @@ class Places:
         run = bisect_right(self.numbers, number) - 1
         return self.indices[run] + number - self.numbers[run]
 
+    def touches(self, first: int, end: int, last: int) -> bool:
+        """Whether a receipt is in a leaf from ``first`` to ``end - 1``; ``last``: the number of
+        the last receipt."""
+        run = bisect_right(self.indices, end - 1) - 1
+        if run < 0:
+            return False
+        following = self.numbers[run + 1] if run + 1 < len(self.numbers) else last + 1
+        return self.indices[run] + following - self.numbers[run] > first
+
 
 class State:
     """``size``: leaves. ``time_ms``: of the last receipt. Changed by one thread; single lookups
@@ -127,6 +136,14 @@ class State:
             return []
         last = min(first + count - 1, self.scopes[name].number)
         return [places.find(number) for number in range(first, last + 1)]
+
+    def scopes_between(self, first: int, end: int) -> list[str]:
+        """Of this layer: the scopes with a receipt in a leaf from ``first`` to ``end - 1``."""
+        return [
+            name
+            for name, places in self.places.copy().items()
+            if places.touches(first, end, self.scopes[name].number)
+        ]
 
     def reserve(self, reservation: Reservation) -> None:
         scope = self.scope(reservation.scope)

@@ -106,16 +106,17 @@ class Books:
         self._history = history
 
     def listed(self, scope: str, limit: int) -> list[Recorded]:
-        """The last receipts of a scope, or of the whole log, oldest first."""
+        """The last receipts of a scope, or of the whole log, oldest first; without those that were
+        dropped."""
         most = min(limit or LISTED, MOST_LISTED)
         if scope:
             last, _ = self._meter.last(scope)
-            return self._meter.receipts(scope, max(1, last - most + 1), most)
+            return self._meter.receipts(scope, max(1, last - most + 1), most, left=True)
         found = [
             recorded
             for name in self._meter.scopes()
             for recorded in self._meter.receipts(
-                name, max(1, self._meter.last(name)[0] - most + 1), most
+                name, max(1, self._meter.last(name)[0] - most + 1), most, left=True
             )
         ]
         return sorted(found, key=lambda recorded: recorded.index)[-most:]

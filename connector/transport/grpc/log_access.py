@@ -1,4 +1,5 @@
-"""``LogService``: the log as files, and grants to read it, over the management socket."""
+"""``LogService``: the log as files, grants to read it, and its segments, over the management
+socket."""
 
 from __future__ import annotations
 
@@ -17,14 +18,24 @@ from connector.model import fields
 from connector.model.participant import parse_did
 from connector.operations.exporting import choose_checkpoint, pieces
 from connector.operations.grants import Grants
+from connector.operations.retention import Retention
 from connector.ports.clock import Clock
+from connector.ports.segments import Segment
 from connector.tlog.note import COSIGNATURE_V1, VerifierKey
 
 _JTI_BYTES = 16
 
 
 class LogServicer(rpc.LogServiceServicer):
-    def __init__(self, meter: Meter, ourselves: Ourselves, clock: Clock, grants: Grants) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        ourselves: Ourselves,
+        clock: Clock,
+        grants: Grants,
+        retention: Retention,
+    ) -> None:
+        self._retention = retention
         self._meter = meter
         self._ourselves = ourselves
         self._clock = clock
@@ -89,3 +100,38 @@ class LogServicer(rpc.LogServiceServicer):
             log=VerifierKey(name, public).encode(),
             witness=VerifierKey(name, public, COSIGNATURE_V1).encode(),
         )
+
+    async def ListSegments(
+        self, request: pb.ListSegmentsRequest, context: object
+    ) -> pb.ListSegmentsResponse:
+        return pb.ListSegmentsResponse(segments=map(_segment, await self._retention.listed()))
+
+    async def SealSegments(
+        self, request: pb.SealSegmentsRequest, context: object
+    ) -> AsyncIterator[pb.SealSegmentsResponse]:
+        async for segment in self._retention.seal():
+            yield pb.SealSegmentsResponse(segment=_segment(segment))
+
+    async def DropSegments(
+        self, request: pb.DropSegmentsRequest, context: object
+    ) -> pb.DropSegmentsResponse:
+        before = fields.parse_time(request.before, "before")
+        if before > self._clock.now():
+            raise InvalidInput("before: a time that has passed")
+        if request.starts:
+            found = await self._retention.drop(before, request.starts)
+        else:
+            found = await self._retention.droppable(before)
+        return pb.DropSegmentsResponse(
+            segments=map(_segment, found.segments), kept_by=found.kept_by
+        )
+
+
+def _segment(segment: Segment) -> pb.LogSegment:
+    return pb.LogSegment(
+        start=segment.start,
+        first=segment.first,
+        leaves=segment.leaves,
+        stored=segment.stored,
+        form=segment.form.value,
+    )

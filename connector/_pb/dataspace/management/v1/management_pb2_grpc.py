@@ -1097,6 +1097,21 @@ class LogServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.FromString,
                 _registered_method=True)
+        self.ListSegments = channel.unary_unary(
+                '/dataspace.management.v1.LogService/ListSegments',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsResponse.FromString,
+                _registered_method=True)
+        self.SealSegments = channel.unary_stream(
+                '/dataspace.management.v1.LogService/SealSegments',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsResponse.FromString,
+                _registered_method=True)
+        self.DropSegments = channel.unary_unary(
+                '/dataspace.management.v1.LogService/DropSegments',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer:
@@ -1145,6 +1160,27 @@ class LogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSegments(self, request, context):
+        """The segments that the log is stored in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealSegments(self, request, context):
+        """Compresses those that are complete; each is told when it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropSegments(self, request, context):
+        """Which segments could be dropped, or drops them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1177,6 +1213,21 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.GetLogKeys,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.SerializeToString,
+            ),
+            'ListSegments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSegments,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsResponse.SerializeToString,
+            ),
+            'SealSegments': grpc.unary_stream_rpc_method_handler(
+                    servicer.SealSegments,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsResponse.SerializeToString,
+            ),
+            'DropSegments': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropSegments,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1342,6 +1393,87 @@ class LogService:
             '/dataspace.management.v1.LogService/GetLogKeys',
             dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.GetLogKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSegments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/ListSegments',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListSegmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealSegments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/SealSegments',
+            dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.SealSegmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropSegments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.LogService/DropSegments',
+            dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.DropSegmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -347,6 +347,12 @@ class LogServiceStub:
     """A token with which this node may read one bundle of another member's log."""
     GetLogKeys: _grpc.UnaryUnaryMultiCallable[_management_pb2.GetLogKeysRequest, _management_pb2.GetLogKeysResponse]
     """What others verify this log and this node's cosignatures with."""
+    ListSegments: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListSegmentsRequest, _management_pb2.ListSegmentsResponse]
+    """The segments that the log is stored in."""
+    SealSegments: _grpc.UnaryStreamMultiCallable[_management_pb2.SealSegmentsRequest, _management_pb2.SealSegmentsResponse]
+    """Compresses those that are complete; each is told when it is done."""
+    DropSegments: _grpc.UnaryUnaryMultiCallable[_management_pb2.DropSegmentsRequest, _management_pb2.DropSegmentsResponse]
+    """Which segments could be dropped, or drops them."""
 
 @_typing.type_check_only
 class LogServiceAsyncStub(LogServiceStub):
@@ -365,6 +371,12 @@ class LogServiceAsyncStub(LogServiceStub):
     """A token with which this node may read one bundle of another member's log."""
     GetLogKeys: _aio.UnaryUnaryMultiCallable[_management_pb2.GetLogKeysRequest, _management_pb2.GetLogKeysResponse]  # type: ignore[assignment]
     """What others verify this log and this node's cosignatures with."""
+    ListSegments: _aio.UnaryUnaryMultiCallable[_management_pb2.ListSegmentsRequest, _management_pb2.ListSegmentsResponse]  # type: ignore[assignment]
+    """The segments that the log is stored in."""
+    SealSegments: _aio.UnaryStreamMultiCallable[_management_pb2.SealSegmentsRequest, _management_pb2.SealSegmentsResponse]  # type: ignore[assignment]
+    """Compresses those that are complete; each is told when it is done."""
+    DropSegments: _aio.UnaryUnaryMultiCallable[_management_pb2.DropSegmentsRequest, _management_pb2.DropSegmentsResponse]  # type: ignore[assignment]
+    """Which segments could be dropped, or drops them."""
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     """The log of either kind of node: as files, and who may read it over HTTPS."""
@@ -416,5 +428,29 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.GetLogKeysResponse, _abc.Awaitable[_management_pb2.GetLogKeysResponse]]:
         """What others verify this log and this node's cosignatures with."""
+
+    @_abc_1.abstractmethod
+    def ListSegments(
+        self,
+        request: _management_pb2.ListSegmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.ListSegmentsResponse, _abc.Awaitable[_management_pb2.ListSegmentsResponse]]:
+        """The segments that the log is stored in."""
+
+    @_abc_1.abstractmethod
+    def SealSegments(
+        self,
+        request: _management_pb2.SealSegmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_management_pb2.SealSegmentsResponse], _abc.AsyncIterator[_management_pb2.SealSegmentsResponse]]:
+        """Compresses those that are complete; each is told when it is done."""
+
+    @_abc_1.abstractmethod
+    def DropSegments(
+        self,
+        request: _management_pb2.DropSegmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.DropSegmentsResponse, _abc.Awaitable[_management_pb2.DropSegmentsResponse]]:
+        """Which segments could be dropped, or drops them."""
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
