@@ -230,6 +230,7 @@ def is_torn(tail: bytes, offset: int, log_id: bytes) -> bool:
     It can if no whole commit frame is in it. A power cut may also write the end of a commit and
     not its middle; disks write whole sectors, so a sector of zeros is then where the middle
     should be (nothing that we write has 512 zero bytes), and the commit is the last thing there.
+    Of the sector where it begins, only the part behind the commit before is missing then.
     """
     commits = list(_commits_in(tail, log_id))
     if not commits:
@@ -239,7 +240,8 @@ def is_torn(tail: bytes, offset: int, log_id: bytes) -> bool:
     holes = any(
         not any(tail[at : at + sector]) for at in range(first, commits[0] - sector + 1, sector)
     )
-    return len(commits) == 1 and holes
+    begins_in_one = 0 < first <= commits[0] and not any(tail[:first])
+    return len(commits) == 1 and (holes or begins_in_one)
 
 
 def _commits_in(tail: bytes, log_id: bytes) -> Iterator[int]:

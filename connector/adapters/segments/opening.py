@@ -75,6 +75,8 @@ class Opening:
         ``CorruptLog`` and ``OSError``."""
         self._drop_unborn()
         starts = self.files.starts()
+        if starts and starts[0]:
+            raise _lacking()
         kept = next((mark for mark in marks if self._resume(mark)), None)
         for start, following in zip(starts, [*starts[1:], None], strict=False):
             if kept is not None and start < kept.segment:
