@@ -13,7 +13,14 @@ from collections.abc import Sequence
 
 import httpx
 
-from connector.errors import InvalidInput, NotFound, PeerFault, RateLimited, Unavailable
+from connector.errors import (
+    InvalidInput,
+    NotFound,
+    PeerFault,
+    RateLimited,
+    Unavailable,
+    VerificationFailed,
+)
 from connector.metering.witness import StaleSize
 from connector.tlog.note import MAX_NOTE_BYTES, Signature
 from connector.tlog.witness import (
@@ -90,6 +97,8 @@ class HttpWitness:
 
 
 def _refusal(status: int) -> PeerFault | RateLimited | Unavailable:
+    if status == 422:
+        return VerificationFailed("the witness finds the log not consistent with what it saw")
     if status == 429:
         return RateLimited("the witness asks for patience")
     if status >= 500:
@@ -97,6 +106,5 @@ def _refusal(status: int) -> PeerFault | RateLimited | Unavailable:
     reasons = {
         403: "the witness does not know this log's key",
         404: "the witness does not know this log",
-        422: "the witness finds the log not consistent with what it saw",
     }
     return PeerFault(reasons.get(status, f"the witness answers with {status}"))

@@ -291,12 +291,16 @@ class _Folder:
     def _sync(self) -> None:
         """The folders that were written to: that the files are found after a power cut."""
         folders = {self._root / folder for folder in self._touched} | {self._root}
-        for folder in folders:
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            for folder in folders:
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+        except OSError as error:
+            raise _unwritable(self._root, error) from error
         self._touched.clear()
 
 

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import NoReturn
 
 import structlog
 
@@ -137,6 +138,8 @@ class FurtherWitnessing:
             except StaleSize as error:
                 self._size = error.size
                 continue
+            except VerificationFailed:
+                await self._require_past()
             ours = [one for one in signatures if self._key.matches(one)]
             if not ours:
                 raise VerificationFailed("the witness's answer is not by its key")
@@ -146,12 +149,12 @@ class FurtherWitnessing:
             return
         raise PeerFault("the witness says another size each time")
 
-    async def _require_past(self) -> None:
-        """The witness says that it saw more than there is: worth something if it shows what."""
+    async def _require_past(self) -> NoReturn:
+        """The witness says that it saw another log: worth something if it shows what it saw."""
         self._size = 0
         note = await self._peer.last(parse_checkpoint(self._meter.checkpoint().checkpoint).origin)
         await self._meter.add_cosignature(note, self.name, [self._key.public_key])
-        raise PeerFault("the witness says that it saw more of this log than it shows")
+        raise PeerFault("what the witness shows of this log does not explain its answer")
 
 
 def cosignature_age(meter: Meter, witness: str, now: datetime) -> float:

@@ -45,7 +45,8 @@ class WitnessPeer(Protocol):
     async def add_checkpoint(self, request: CheckpointRequest) -> Sequence[Signature]:
         """Its signature lines, NOT verified.
 
-        Raises ``StaleSize`` (``metering.witness``), and ``PeerFault`` when it refuses.
+        Raises ``StaleSize`` (``metering.witness``), ``VerificationFailed`` if it finds the log not
+        consistent with what it saw, and ``PeerFault`` when it refuses otherwise.
         """
         ...
 
