@@ -28,7 +28,7 @@ from tests.e2e.gateway import served
 
 SECONDS = 600.0
 EVERY_S = 5.0
-LEAST_FREE = 12 << 30  # bytes of disk
+LEAST_FREE = 16 << 30  # bytes of disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ async def main(seconds: float, rate: float) -> None:
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         async with served(Path(name), "auto") as node:
             gateway = Gateway(node, node.register("gateway"))
-            load = {"rows": 1000, "seconds": seconds, "rate": rate}
+            load = {"rows": 1000, "seconds": seconds, "rate": rate, "streams": 8, "window": 8}
             samples, told = await watch(gateway, Path(name), EVERY_S, **load)
     for each in samples:
         print(

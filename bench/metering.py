@@ -90,7 +90,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape("grpc_batch_1000_receipts_per_s", "native", 1000, 4, 8),
+    Shape("grpc_batch_1000_receipts_per_s", "native", 1000, 8, 8),
     Shape("grpc_batch_1000_python_core_receipts_per_s", "python", 1000, 2, 4),
     Shape("grpc_batch_100_receipts_per_s", "native", 100, 8, 8),
     Shape("grpc_unary_receipts_per_s", "native", 1, 8, 8),
@@ -147,7 +147,7 @@ def ran_us(pid: int) -> float:
 
 async def _grpc_latency(folder: Path, gateway: Gateway) -> list[Figure]:
     async def paced(seconds: float) -> list[float]:
-        told = await gateway.load(rows=1000, seconds=seconds, rate=PACE, streams=2, samples=True)
+        told = await gateway.load(rows=1000, seconds=seconds, rate=PACE, streams=8, samples=True)
         latencies: list[float] = told["latencies_ms"]
         return latencies
 
@@ -279,7 +279,7 @@ def _verify_inclusion(core: Core, reference: Core) -> list[Figure]:
 
 async def sizes(folder: Path) -> list[Figure]:
     core = choose("native")
-    async with opened(folder / "records", core) as meter:
+    async with opened(folder / "records", core, segment_bytes=1 << 25) as meter:
         pump = Pump(meter, Batches("sizes0", 1000, 1))
         await pump.until(1_000_000, IN_FLIGHT)
         records = meter.checkpoint().size
