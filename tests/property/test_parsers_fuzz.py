@@ -24,7 +24,7 @@ from connector.model.catalog import (
     dataset_json,
     parse_dataset,
 )
-from connector.tlog import checkpoint, cosignature, note, tiles
+from connector.tlog import checkpoint, cosignature, note, tiles, witness
 from connector.verifier import evidence, verify
 from tests.vectors import scenario
 
@@ -70,6 +70,15 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
         ),
         LOG.checkpoint,
     ),
+    "witness request": (
+        witness.parse_request,
+        witness.encode_request(witness.CheckpointRequest(5, (bytes(32),), LOG.checkpoint)),
+    ),
+    "witness answer": (
+        witness.parse_cosignatures,
+        LOG.checkpoint.splitlines(keepends=True)[-1],
+    ),
+    "witness size": (witness.parse_size, b"1234"),
     "tile path": (as_text(tiles.parse_path), b"tile/0/x001/x234/067.p/12"),
     "entry bundle": (lambda data: tiles.parse_bundle(data, 2), b"\x00\x01a\x00\x02bc"),
     "json": (fields.parse_json, PROVIDER.document),

@@ -7,6 +7,7 @@ import pytest
 
 from connector import config
 from connector.errors import ConfigError
+from connector.tlog.note import COSIGNATURE_V1, ED25519, VerifierKey
 
 NODE = 'role = "node"\ndid = "did:web:airport.example"\nname = "Airport"\n'
 DIRECTORY = 'role = "directory"\ndid = "did:web:space.example"\nname = "Space"\n'
@@ -43,6 +44,33 @@ def test_what_is_written_is_what_holds(tmp_path: Path) -> None:
     assert node.limits == dataclasses.replace(config.Limits(), query_timeout_s=1.5, workers=7)
 
 
+def vkey(type: int = COSIGNATURE_V1, name: str = "w.example/log") -> str:
+    return VerifierKey(name, bytes(32), type).encode()
+
+
+def witness(url: str, key: str = "") -> str:
+    return f'[[witness]]\nurl = "{url}"\nvkey = "{key or vkey()}"\n'
+
+
+@pytest.mark.parametrize("load", ["node", "directory"])
+def test_witnesses_and_what_is_witnessed(tmp_path: Path, load: str) -> None:
+    second = vkey(name="x.example/log")
+    text = (
+        f'witness_for = ["{vkey(ED25519)}"]\n'
+        + witness("https://w.example:8443/prefix/")
+        + witness("http://127.0.0.1:9080", second)
+        + '[https]\ncertificate = "tls/door.pem"\nkey = "/etc/tls/door.key"\n'
+    )
+    read = config.load_node if load == "node" else config.load_directory
+    found = read(write(tmp_path, (NODE if load == "node" else DIRECTORY) + text))
+    assert found.witness == (
+        config.Witnessed("https://w.example:8443/prefix/", vkey()),
+        config.Witnessed("http://127.0.0.1:9080", second),
+    )
+    assert found.witness_for == (vkey(ED25519),)
+    assert found.https == config.Https("tls/door.pem", "/etc/tls/door.key")
+
+
 # What is wrong, and a word of the message that says so.
 WRONG = {
     "an unknown key": (NODE + "view_max_age = 5", "view_max_age"),
@@ -74,6 +102,27 @@ WRONG = {
     "a port too large": (NODE + 'endpoint = "airport.example:65536"', "endpoint"),
     "a port in other digits": (NODE + 'listen = "127.0.0.1:９４４３"', "listen"),
     "an unknown log level": (NODE + 'log_level = "verbose"', "log_level"),
+    "a certificate without its key": (NODE + '[https]\ncertificate = "door.pem"', "https"),
+    "a key without its certificate": (NODE + '[https]\nkey = "door.key"', "https"),
+    "a witness over plain HTTP": (NODE + witness("http://w.example"), r"witness\[0\].url"),
+    "a witness over another protocol": (NODE + witness("ftp://w.example"), "url"),
+    "a witness without a host": (NODE + witness("https://"), "url"),
+    "a witness with a question": (NODE + witness("https://w.example/?a=b"), "url"),
+    "a witness with a password": (NODE + witness("https://me:it@w.example"), "url"),
+    "a witness with a port that is none": (NODE + witness("https://w.example:http"), "url"),
+    "a witness with a log's key": (NODE + witness("https://w.example", vkey(ED25519)), "vkey"),
+    "a witness with no key": (NODE + witness("https://w.example", "w.example"), "vkey"),
+    "a witness without a key": (NODE + '[[witness]]\nurl = "https://w.example"', "vkey"),
+    "a witness with more": (NODE + witness("https://w.example") + 'name = "w"', "name"),
+    "a witness twice": (
+        NODE + witness("https://a.example") + witness("https://b.example"),
+        "twice",
+    ),
+    "witnesses that are no list": (NODE + 'witness = "https://w.example"', "list"),
+    "witnesses that are no tables": (NODE + 'witness = ["https://w.example"]', "table"),
+    "a log with a witness's key": (NODE + f'witness_for = ["{vkey()}"]', r"witness_for\[0\]"),
+    "a log that is a number": (NODE + "witness_for = [1]", "str"),
+    "too many logs": (NODE + f"witness_for = {['x'] * 257}", "list"),
     "no TOML": ("role = node", "TOML"),
     "a key twice": (NODE + 'name = "Other"', "TOML"),
     "no UTF-8": (NODE.encode() + b"\xff", "TOML"),
