@@ -10,6 +10,7 @@ from connector.adapters.segments import SegmentLog
 from connector.core.interface import NO_LEAVES
 from connector.errors import InvalidInput, Unavailable
 from connector.ports.receipts import MAX_RECORD_BYTES, LogStorage, Replayed, Tip
+from connector.ports.segments import Form
 from connector.tlog import merkle, tiles
 from tests.logs import FaultyDisk, open_meter, pack, refusal, reservation, seal, use
 
@@ -80,7 +81,18 @@ class Segments:
         return self.log
 
 
-@pytest.fixture(params=[Memory, Segments])
+class SealedSegments(Segments):
+    """Every segment that is complete is sealed when the log is opened, and read like that."""
+
+    def open(self) -> LogStorage:
+        super().open()
+        assert self.log is not None
+        for segment in self.log.segments()[:-1]:
+            assert self.log.seal(segment.start).form is Form.SEALED
+        return super().open()
+
+
+@pytest.fixture(params=[Memory, Segments, SealedSegments])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Memory | Segments]:
     make: Callable[[Path], Memory | Segments] = request.param
     made = make(tmp_path)

@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Checked:
-    """``origin`` and ``size`` are those of the newest checkpoint."""
+    """``origin`` and ``size`` are those of the newest checkpoint; ``bytes`` are on the disk."""
 
     origin: str = ""
     size: int = 0
@@ -79,7 +79,7 @@ def fsck(
 ) -> Checked:
     """Check the log in ``folder``; with ``mend``, write derived files anew where they are wrong.
 
-    ``progress`` is told bytes of segments, done and in all. Raises ``Conflict`` if a node has the
+    ``progress`` is told bytes read, done and in all. Raises ``Conflict`` if a node has the
     log open, ``Unavailable`` if there is no log or it cannot be read.
     """
     if not (folder / "segments").is_dir():
@@ -109,7 +109,7 @@ class _Check:
         self.size, self.end = 0, 0
         self.tree: tuple[bytes, ...] | None = ()
         self.derived = _Derived(folder, self.found, mend)
-        self.done = 0
+        self.done = self.total = 0  # bytes of segments
         self.behind_damage = False
 
     def run(self) -> Checked:
@@ -124,11 +124,13 @@ class _Check:
             starts = files.starts()
             self.found.bytes = sum(files.stored(start) for start in starts)
             self._read_marks()
-            for start in starts:
+            sizes = [_bytes_to_read(files, start) for start in starts]
+            self.total = sum(sizes)
+            for start, size in zip(starts, sizes, strict=True):
                 self.found.segments += 1
                 self._segment(files, start, last=start == starts[-1])
-                self.done += files.stored(start)
-                self.progress(self.done, self.found.bytes)
+                self.done += size
+                self.progress(self.done, self.total)
             self._check_marks(files)
             self.derived.finish(self.size if self.found.sound and self.tree is not None else None)
         self._check_keys()
@@ -152,7 +154,8 @@ class _Check:
                 if size <= frames.HEADER_BYTES:
                     self._remark("the last segment was never begun; opening removes it", start)
                     return
-            self._say("its head is damaged; nothing in it can be read", start, self.size)
+            first = None if self.behind_damage else self.size
+            self._say("its head is damaged; nothing in it can be read", start, first)
             self.behind_damage = True
             return
         self._follow(header, start)
@@ -213,7 +216,7 @@ class _Check:
         self.size, self.chain, self.end = batch.size, batch.chain, start + batch.end
         self.note = batch.note or self.note
         self._see_marks(start)
-        self.progress(self.done + batch.end, self.found.bytes)
+        self.progress(self.done + batch.end, self.total)
 
     def _leaves(self, batch: frames.Batch, start: int) -> None:
         first = self.size
@@ -409,6 +412,13 @@ def _first_difference(core: Core, batch: frames.Batch, stored: bytes) -> int:
             return number
         at, number = end, number + 1
     return 0
+
+
+def _bytes_to_read(files: Files, start: int) -> int:
+    try:
+        return 0 if files.form(start) is Form.DROPPED else files.size(start)
+    except Broken:
+        return 0
 
 
 def _add(found: Checked, finding: Finding) -> None:
