@@ -2,7 +2,8 @@
 
 Only what nobody needs any more can be dropped: all receipts of a segment are older than the time
 that the operator gives, and every agreement with a receipt in it has ended before that time.
-Scopes that are no agreements (a participant's DID, a dataset) count as ended.
+Scopes that are no agreements (a participant's DID, a dataset) count as ended; an agreement that
+the node does not know counts as running.
 
 Leaves out: how segments are stored (``ports.segments``). Nothing is dropped by itself.
 """
@@ -21,7 +22,7 @@ from connector.errors import Conflict, ConnectorError, NotFound
 from connector.metering.meter import Meter
 from connector.model import fields
 from connector.model.negotiation import AgreementState, StoredAgreement
-from connector.model.receipt import decode
+from connector.model.receipt import ActReceipt, decode
 from connector.ports.segments import Form, Segment, Segments
 
 LOOK_S = 60.0  # seconds between looks for segments to seal; one of them fills in minutes at most
@@ -125,13 +126,16 @@ class Retention:
     async def _in_force(self, find: Find, scope: str, before_ms: int) -> str:
         if scope.startswith("did:"):
             return ""
+        (last,) = self._meter.receipts(scope, self._meter.last(scope)[0], 1)
         try:
             agreement = await find(scope)
         except NotFound:
-            return ""
+            act = last.receipt.act if isinstance(last.receipt, ActReceipt) else ""
+            if act.startswith("dataset."):
+                return ""
+            return f"agreement {scope} is not in this node's books: was a store lost?"
         if agreement.state is not AgreementState.ENDED:
             return f"agreement {scope} has not ended"
-        (last,) = self._meter.receipts(scope, self._meter.last(scope)[0], 1)
         if last.receipt.time_ms >= before_ms:  # its end is a receipt, too
             return f"agreement {scope} ended on {fields.format_millis(last.receipt.time_ms)}"
         return ""
