@@ -33,6 +33,7 @@ from connector.metering.witness import Witness
 from connector.operations.bundles import Bundles
 from connector.operations.grants import Grants
 from connector.operations.retention import seal_in_background
+from connector.operations.status import Check
 from connector.operations.witnessing import FurtherWitnessing, cosignature_age
 from connector.ports.clock import Clock
 from connector.ports.policy import PolicyEngine
@@ -202,6 +203,15 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
 def _step_back() -> None:
     """The calling thread gets what others leave."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
+def witness_checks(further: Sequence[FurtherWitnessing]) -> list[Check]:
+    """Whether each further witness cosigns."""
+    hint = "is it there, and does it know this log's key? (connector log keys)"
+    return [
+        Check(f"witness {one.name}", not one.problem, one.problem or "cosigns", hint)
+        for one in further
+    ]
 
 
 def _further(meter: Meter, witness: config.Witnessed, stack: AsyncExitStack) -> FurtherWitnessing:

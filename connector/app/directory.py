@@ -26,7 +26,7 @@ from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
 )
 from connector.adapters.directory_store import SqliteDirectoryStore
 from connector.app import logs
-from connector.app.base import Base, open_base
+from connector.app.base import Base, open_base, witness_checks
 from connector.app.process import only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
@@ -186,6 +186,7 @@ class _Directory:
                 "" if waiting == 0 else "see why the log cannot be written: the disk may be full",
             ),
             Check("members", True, f"{self.services.register.last} membership events"),
+            *witness_checks(self.base.further),
         ]
 
     async def witnessed_size(self, origin: str) -> int:

@@ -19,7 +19,7 @@ from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
     add_MeteringServiceServicer_to_server,
 )
 from connector.app import logs
-from connector.app.base import Base, open_base
+from connector.app.base import Base, open_base, witness_checks
 from connector.app.enrolment import join
 from connector.app.member import Member, open_member
 from connector.app.process import only_process, until_stopped, version
@@ -170,10 +170,7 @@ class Node:
             self._certificate(member),
             await self._sandbox(member),
         ]
-        checks += [
-            Check(f"witness {one.name}", not one.problem, one.problem or "cosigns", "see its url")
-            for one in base.further
-        ]
+        checks += witness_checks(base.further)
         waiting = await member.services.negotiations.negotiations(waiting_only=True)
         return [
             *checks,
