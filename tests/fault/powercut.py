@@ -19,31 +19,35 @@ Write = tuple[int | None, bytes]  # where, None: cut off at that length; bytes
 
 
 class RecordingDisk(Disk):
-    """Works, and writes down what was asked of it below ``root``. Files are inode numbers."""
+    """Works, and writes down what was asked of it below ``root``. Files are inode numbers, with
+    how many files had the number before: a removed file's may be given to a new one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.before = {path: path.read_bytes() for path in _files(root)}
-        self.inodes = {path: path.stat().st_ino for path in self.before}
+        self.had: dict[int, int] = {}
+        self.inodes = {path: self._file(path.stat()) for path in self.before}
         self.calls: list[tuple[str, object]] = []
 
     def create(self, path: Path) -> int:
         fd = super().create(path)
-        self.calls.append(("name", ("create", self._name(path), os.fstat(fd).st_ino)))
+        inode = os.fstat(fd).st_ino
+        self.had[inode] = self.had.get(inode, 0) + 1
+        self.calls.append(("name", ("create", self._name(path), self._file(os.fstat(fd)))))
         return fd
 
     def write(self, fd: int, data: bytes | Sequence[bytes], offset: int) -> None:
         whole = data if isinstance(data, bytes) else b"".join(data)
         super().write(fd, whole, offset)
-        self.calls.append(("write", (os.fstat(fd).st_ino, offset, whole)))
+        self.calls.append(("write", (self._file(os.fstat(fd)), offset, whole)))
 
     def truncate(self, fd: int, size: int) -> None:
         super().truncate(fd, size)
-        self.calls.append(("write", (os.fstat(fd).st_ino, size, None)))
+        self.calls.append(("write", (self._file(os.fstat(fd)), size, None)))
 
     def sync(self, fd: int) -> None:
         super().sync(fd)
-        self.calls.append(("sync", os.fstat(fd).st_ino))
+        self.calls.append(("sync", self._file(os.fstat(fd))))
 
     def sync_folder(self, path: Path) -> None:
         super().sync_folder(path)
@@ -65,7 +69,7 @@ class RecordingDisk(Disk):
         gone = {str(name) for pair in made for name in pair}
         for path in _files(self.root):
             if self._name(path) not in names and self._name(path) not in gone:
-                names[self._name(path)] = path.stat().st_ino
+                names[self._name(path)] = self._file(path.stat())
         waiting: dict[int, list[tuple[int, bytes | None]]] = {}
         changes: list[Change] = []
         for kind, what in self.calls[:calls]:
@@ -88,6 +92,9 @@ class RecordingDisk(Disk):
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.get(inode, b""))
+
+    def _file(self, found: os.stat_result) -> int:
+        return found.st_ino << 16 | self.had.get(found.st_ino, 0)
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self.root))
