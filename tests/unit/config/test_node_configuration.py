@@ -37,11 +37,13 @@ def test_what_is_written_is_what_holds(tmp_path: Path) -> None:
     text = NODE + (
         'listen = "[::1]:9443"\nview_max_age_s = 3\n'
         '[policy]\nengine = "opa"\n[limits]\nquery_timeout_s = 1.5\nworkers = 7\n'
+        "[log]\nsegment_mb = 64\nseal = false\n"
     )
     node = config.load_node(write(tmp_path, text))
     assert node.listen == "[::1]:9443"
     assert (node.view_max_age_s, node.policy.engine) == (3, "opa")
     assert node.limits == dataclasses.replace(config.Limits(), query_timeout_s=1.5, workers=7)
+    assert node.log == config.Log(segment_mb=64, seal=False)
 
 
 def vkey(type: int = COSIGNATURE_V1, name: str = "w.example/log") -> str:
@@ -123,6 +125,8 @@ WRONG = {
     "a log with a witness's key": (NODE + f'witness_for = ["{vkey()}"]', r"witness_for\[0\]"),
     "a log that is a number": (NODE + "witness_for = [1]", "str"),
     "too many logs": (NODE + f"witness_for = {['x'] * 257}", "list"),
+    "a number for yes or no": (NODE + "[log]\nseal = 1", "log: seal"),
+    "yes for a number": (NODE + "[log]\nsegment_mb = true", "segment_mb"),
     "no TOML": ("role = node", "TOML"),
     "a key twice": (NODE + 'name = "Other"', "TOML"),
     "no UTF-8": (NODE.encode() + b"\xff", "TOML"),
