@@ -70,6 +70,7 @@ bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/l
 	$(BIN)/pytest bench -q --benchmark-quiet --benchmark-json=bench/results/parts.json
 	@$(BIN)/python -m bench.figures bench/results/parts.json
 	$(BIN)/python -m bench.system
+	$(BIN)/python -m bench.metering
 
 # Log and witness tools of other projects, built once, that read our logs and are read by us.
 peers: $(VENV)/.ready
