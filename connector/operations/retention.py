@@ -108,8 +108,10 @@ class Retention:
         """Why the segment stays; empty if it can go."""
         if self._find is None:
             return "a directory's log is its space's register, and is kept whole"
+        if segment.form is Form.OPEN:
+            return "it is still written to"
         if segment.form is not Form.SEALED:
-            return "it is not sealed yet"
+            return "it is not sealed yet: connector log seal"
         if not segment.kept:
             return "the node still needs it when it starts; restart it once"
         end = segment.first + segment.leaves
