@@ -72,7 +72,8 @@ class Trace:
                 continue
             thread, said = split.groups()
             if begun := CALL.match(said):
-                self._begin(thread, *begun.groups(), said)
+                call, fd, file = begun.groups()
+                self._begin(thread, call, fd, file, said)
             elif not RESUMED.match(said):
                 continue
             if "<unfinished ...>" not in said:
