@@ -264,7 +264,7 @@ def follows(summary: Summary, log_id: bytes, start: int, first: int, chain: byte
 def _damaged() -> CorruptLog:
     return CorruptLog(
         "the log is damaged before its last commit; nothing was changed",
-        hint="stop the node; connector log fsck says where; then restore the newest copy",
+        hint="stop the node; connector log fsck says where, docs/operations.md what then",
     )
 
 

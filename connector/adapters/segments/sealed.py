@@ -38,6 +38,7 @@ _FIXED = LOG_ID_BYTES + 4 * 8 + 2 * 32  # of a summary
 _ENTRY = 8 + 16
 _TAIL = 3 * 4 + 32
 _MAX_BLOCK = 1 << 24
+_SYNC_BYTES = 8 << 20  # written between syncs, so that no commit's sync waits for much
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class SealedWriter:
         self._fd = fd
         self._disk = disk
         self._index = bytearray()
-        self._end = len(SEALED_MAGIC)
+        self._end = self._synced = len(SEALED_MAGIC)
         disk.write(fd, SEALED_MAGIC, 0)
 
     def add(self, block: bytes) -> None:
@@ -207,6 +208,9 @@ class SealedWriter:
         self._disk.write(self._fd, packed, self._end)
         self._end += len(packed)
         self._index += self._end.to_bytes(8) + hashlib.sha256(packed).digest()[:16]
+        if self._end - self._synced >= _SYNC_BYTES:
+            self._disk.sync(self._fd)
+            self._synced = self._end
 
     def finish(self, summary: Summary) -> None:
         """Durable on return."""

@@ -210,5 +210,5 @@ class Sealing:
 def _damaged() -> CorruptLog:
     return CorruptLog(
         "this segment is damaged: nothing was changed",
-        hint="stop the node; connector log fsck says where; then restore the newest copy",
+        hint="stop the node; connector log fsck says where, docs/operations.md what then",
     )
