@@ -6,9 +6,9 @@ import random
 
 import pyarrow as pa
 import pytest
-from connector.core.choose import choose
 
 from connector.adapters.memory_log import MemoryLog
+from connector.core.choose import choose
 from connector.errors import ConnectorError, InvalidInput, NotFound, PeerFault, VerificationFailed
 from connector.metering.meter import Meter
 from connector.metering.types import ActDraft
