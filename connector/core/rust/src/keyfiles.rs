@@ -11,6 +11,8 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub const KEY_BYTES: usize = 10;
 pub type Key = [u8; KEY_BYTES];
@@ -25,7 +27,8 @@ const LINE_KEYS: u64 = 24;
 const ENTRY_BYTES: usize = 16;
 const WORDS: usize = 7; // of a filter
 const MAGIC: &[u8; 8] = b"tds-keys";
-const SYNC_BYTES: usize = 8 << 20; // written between syncs
+const SYNC_BYTES: usize = 1 << 20; // written between syncs
+const MAX_PAUSE: Duration = Duration::from_millis(50); // after one
 const BUFFER_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
 const UNMAP_BYTES: usize = 4 << 20;
@@ -339,6 +342,7 @@ impl Drop for RunWriter {
 struct Part {
     offset: u64,
     unsynced: usize,
+    begun: Instant, // since the last sync
     buffer: Vec<u8>,
     digest: Sha256,
 }
@@ -346,7 +350,7 @@ struct Part {
 impl Part {
     fn at(offset: u64) -> Part {
         let buffer = Vec::with_capacity(BUFFER_BYTES + LINE_BYTES);
-        Part { offset, unsynced: 0, buffer, digest: Sha256::new() }
+        Part { offset, unsynced: 0, begun: Instant::now(), buffer, digest: Sha256::new() }
     }
 
     #[inline]
@@ -372,6 +376,9 @@ impl Part {
         if self.unsynced >= SYNC_BYTES {
             file.sync_data()?;
             self.unsynced = 0;
+            // The disk belongs to the log's commits: as much time to them as was taken here.
+            thread::sleep(self.begun.elapsed().min(MAX_PAUSE));
+            self.begun = Instant::now();
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ const FREEZE_AT: usize = 1 << 20; // keys
 const SMALL_SLOTS: usize = 1 << 12; // of the first table; it grows once
 const MIDDLE_SLOTS: usize = 1 << 17; // to this, as growing takes time; then another is begun
 const LARGE_SLOTS: usize = 1 << 21; // 32 MiB; one fills while another is written
+#[cfg(target_os = "linux")]
+const NICE: i32 = 15; // the threads that write files let all others go first
 const MERGE_STEP: u64 = 1 << 13; // entries that a merge has at hand
 
 /// Keys in memory: open addressing, a slot being a number, and 48 bits of the index plus one.
@@ -348,7 +350,12 @@ impl Shared {
         name: &str,
         job: impl FnOnce() + Send + 'static,
     ) -> bool {
-        match thread::Builder::new().name(name.to_string()).spawn(job) {
+        let beside = move || {
+            #[cfg(target_os = "linux")] // elsewhere it would be the whole process
+            let _ = rustix::process::nice(NICE);
+            job();
+        };
+        match thread::Builder::new().name(name.to_string()).spawn(beside) {
             Ok(thread) => {
                 *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
                 true
