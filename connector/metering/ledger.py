@@ -6,7 +6,7 @@ that is not committed, neither is this. What belongs together in a call happens 
 at all, and a call that is wrong does not disturb the others in its group. The rows of a report
 stand for themselves: the core makes leaves of those that nothing speaks against, many at a time.
 
-Leaves out: queueing (``meter``).
+Leaves out: queueing (``writer``), the start (``replay``).
 """
 
 from __future__ import annotations
@@ -26,23 +26,20 @@ from connector.core.interface import (
     Keys,
     Leaves,
     Place,
-    RecordRun,
-    key_of,
 )
 from connector.errors import Conflict, ConnectorError, InvalidInput, Reason, Unavailable
+from connector.metering.drafts import receipt_of
 from connector.metering.kept import (
-    decode_reservation,
-    decode_state,
     encode_reservation,
     encode_state,
 )
 from connector.metering.reader import LogReader
+from connector.metering.replay import restored
 from connector.metering.state import State
 from connector.metering.types import (
     ActDraft,
     Claim,
     Claimed,
-    DeliveryDraft,
     Draft,
     Recorded,
     Report,
@@ -54,16 +51,13 @@ from connector.model import receipt as receipts
 from connector.model.receipt import (
     NO_PREVIOUS,
     SALT_BYTES,
-    ActReceipt,
-    DeliveryReceipt,
     Kind,
     Outcome,
     Receipt,
-    UseReceipt,
 )
 from connector.model.use import MAX_USE_ID, Counters
 from connector.ports.clock import Clock
-from connector.ports.receipts import CorruptLog, LogStorage, Mark, Replayed, Tip
+from connector.ports.receipts import LogStorage, Mark, Tip
 from connector.tlog import merkle
 from connector.tlog.checkpoint import sign_checkpoint
 
@@ -155,7 +149,7 @@ class Ledger:
         self._keeping: tuple[Mark, bytes] | None = None  # until the keys are written out
         self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self.reader = LogReader(storage)
-        self.state = self._open()
+        self.state = restored(storage, core, keys)
         self._turning = threading.Lock()  # around a change of the three below
         self._newest = self.state  # what the next plan is made on
         self._epoch = 0  # commits that failed, and with them what was planned on them
@@ -236,64 +230,6 @@ class Ledger:
         """The receipt at this leaf, under this checkpoint."""
         return self._recorded(_Place(index), tip)
 
-    def _open(self) -> State:
-        """The state kept last and what came after it; without keys that reach as far, the keys
-        are made anew from the whole log."""
-        state = None
-        if self._storage.kept is not None:
-            size, data = self._storage.kept
-            try:
-                state = decode_state(data, self._keys)
-            except InvalidInput as error:
-                log.warning("the kept state of the log is not used", reason=error.message)
-            else:
-                if state.size != size:
-                    raise CorruptLog("the kept state is not of the log's mark")
-        size = self._storage.tip.size
-        if state is None or not state.size <= self._keys.covered <= size:
-            self._keys.clear()
-            commits = self._storage.replay(everything=True)
-        else:
-            commits = self._storage.replay()
-        is_kept = state is not None
-        state = state or State(self._keys)
-        for commit in commits:
-            self._replay(commit, state, known=is_kept and commit.known)
-            self._keys.settle()
-            if self._keys.pending >= self._keys.freeze_at:
-                self._keys.freeze(commit.first + commit.count)
-        return state
-
-    def _replay(self, commit: Replayed, state: State, *, known: bool) -> None:
-        """``known``: the state has the commit already; only its keys are wanted."""
-        if not known:
-            for record in commit.records:
-                state.reserve(decode_reservation(record))
-        if commit.count and not commit.packed:
-            if not known:
-                raise CorruptLog(
-                    "receipts were dropped, and what they came to is not there any more",
-                    hint="restore the file kept of the log from its newest copy",
-                )
-            return
-        index = commit.first
-        try:
-            for item in self._core.read_records(commit.packed, index, self._keys):
-                if isinstance(item, RecordRun):
-                    if not known:
-                        state.replayed(item)
-                    index += item.count
-                    continue
-                receipt = receipts.decode(item)
-                if not known:
-                    state.record(receipt, merkle.leaf_hash(item))
-                elif not isinstance(receipt, ActReceipt):
-                    kind = Kind.USE if isinstance(receipt, UseReceipt) else Kind.DELIVERY
-                    self._keys.stage(key_of(kind, receipt.scope, receipt.use_id), index)
-                index += 1
-        except InvalidInput as error:
-            raise CorruptLog("the log has a leaf that is no receipt") from error
-
     def _write_down_if_frozen(self) -> None:
         if self._keeping is not None and self._keys.covered >= self._keeping[0].size:
             self._keeper.submit(self._write_down, *self._keeping)
@@ -341,7 +277,7 @@ class Ledger:
             raise InvalidInput(f"use id: at most {MAX_USE_ID} characters")
         # What cannot become a receipt must not run: try the one that a crash would leave.
         draft = item.settle(Outcome.INTERRUPTED, reasons=(RESTARTED,))
-        receipts.encode(_receipt(draft, bytes(SALT_BYTES), 1, 0, NO_PREVIOUS))
+        receipts.encode(receipt_of(draft, bytes(SALT_BYTES), 1, 0, NO_PREVIOUS))
         group.records.append(encode_reservation(item))
         group.state.reserve(replace(item, limit=None))
         return Claimed(Claim.GRANTED, replace(counters, reserved=counters.reserved + 1))
@@ -355,7 +291,7 @@ class Ledger:
         scope = group.state.scope(item.scope)
         salt = self._random(SALT_BYTES)
         time_ms = group.state.time_ms
-        receipt = _receipt(item, salt, scope.number + 1, time_ms, scope.head)
+        receipt = receipt_of(item, salt, scope.number + 1, time_ms, scope.head)
         leaf = receipts.encode(receipt)
         hashed = merkle.leaf_hash(leaf)
         place = _Place(group.state.size, receipt, leaf)
@@ -429,56 +365,3 @@ def _check(item: Draft, state: State) -> None:
             raise Conflict("a use with this id is running")
         if item.outcome is Outcome.ALLOWED and not item.settles:
             raise Conflict("an allowed use must have been reserved")
-
-
-def _receipt(item: Draft, salt: bytes, number: int, time_ms: int, previous: bytes) -> Receipt:
-    if isinstance(item, ActDraft):
-        return ActReceipt(
-            salt=salt,
-            scope=item.scope,
-            number=number,
-            time_ms=time_ms,
-            previous=previous,
-            actor=item.actor,
-            act=item.act,
-            statement=item.statement
-            if isinstance(item.statement, bytes)
-            else item.statement(number - 1, previous),
-        )
-    if isinstance(item, DeliveryDraft):
-        return DeliveryReceipt(
-            salt=salt,
-            scope=item.scope,
-            number=number,
-            time_ms=time_ms,
-            previous=previous,
-            use_id=item.use_id,
-            provider=item.provider,
-            consumer=item.consumer,
-            outcome=item.outcome,
-            origin=item.origin,
-            leaf_hash=item.leaf_hash,
-            leaf_index=item.leaf_index,
-            tree_size=item.tree_size,
-            result_digest=item.result_digest,
-            quantities=item.quantities,
-            reasons=item.reasons,
-        )
-    return UseReceipt(
-        salt=salt,
-        scope=item.scope,
-        number=number,
-        time_ms=time_ms,
-        previous=previous,
-        use_id=item.use_id,
-        provider=item.provider,
-        consumer=item.consumer,
-        outcome=item.outcome,
-        purpose=item.purpose,
-        agreement_digest=item.agreement_digest,
-        policy_digest=item.policy_digest,
-        request_digest=item.request_digest,
-        result_digest=item.result_digest,
-        quantities=item.quantities,
-        reasons=item.reasons,
-    )

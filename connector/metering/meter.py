@@ -5,18 +5,15 @@ means that everything in it is on stable storage, receipts under a signed checkp
 counted anywhere but in the log.
 
 The interface takes batches; a single use is a batch of one. What the decisions are is
-``ledger``'s, what is remembered is ``state``'s.
+``ledger``'s, what is remembered ``state``'s, how calls become commits ``writer``'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,15 +23,13 @@ from connector.errors import (
     Conflict,
     ConnectorError,
     Gone,
-    InternalError,
     InvalidInput,
     Unavailable,
 )
 from connector.metering.cosigned import Cosigned
-from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger, Planned
+from connector.metering.ledger import ABANDONED, RESTARTED, Answer, Call, Ledger
 from connector.metering.reader import LogReader
 from connector.metering.types import (
-    ActDraft,
     Claim,
     Claimed,
     Draft,
@@ -43,6 +38,7 @@ from connector.metering.types import (
     Reported,
     Reservation,
 )
+from connector.metering.writer import Writer
 from connector.model.receipt import Kind, Outcome
 from connector.model.use import Counters
 from connector.ports.clock import Clock
@@ -51,22 +47,10 @@ from connector.tlog.checkpoint import verify_checkpoint
 
 MAX_CALL = 1024  # items in one call
 MAX_ROWS = MAX_RECORDS  # rows in one call's reports
-MAX_GROUP = 16_384  # weight of one commit, reached or passed by its last call
-ITEM_WEIGHT = 8  # of an item, as a row of a report weighs 1: about what it costs
 MAX_CALLS = 1024  # calls under way; further callers wait in line, without a place in memory
 MAX_REPORTS = 64  # of them calls with reports, which may be large
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    call: Call
-    weight: int
-    answer: asyncio.Future[Answer]
 
 
 class Meter:
@@ -79,23 +63,12 @@ class Meter:
         self.clock = clock
         self._ledger = ledger
         self._cosigned = cosigned
-        self._executor = executor
-        self._planning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner")
-        self._room_to_plan = asyncio.Semaphore(1)
-        self._planned: asyncio.Queue[tuple[Sequence[_Waiting], Planned] | None] = asyncio.Queue()
-        self._idle = asyncio.Event()  # nothing is planned and not committed
-        self._idle.set()
+        self._writer = Writer(ledger, executor, self._abandon)
         self._left_open = ledger.state.open_reservations()
         self._barred: ConnectorError | None = None
         self._room = asyncio.Semaphore(MAX_CALLS)
         self._room_for_reports = asyncio.Semaphore(MAX_REPORTS)
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._committed = asyncio.Event()  # a new one for each commit
-        self._stopped = False
-        self._closed = False
         self._background: set[asyncio.Task[Any]] = set()
-        self._writer = asyncio.create_task(self._write())
 
     @classmethod
     async def open(
@@ -154,15 +127,9 @@ class Meter:
 
         The storage stays open: close it next.
         """
-        self._stopped = True
-        self._wake.set()
-        self._tell()
-        await asyncio.gather(self._writer, *self._background, return_exceptions=True)
-        if not self._closed:
-            self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._ledger.close)
-            self._executor.shutdown()
-            self._planning.shutdown()
+        self._writer.stop()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._writer.close()
 
     # Using an agreement
 
@@ -279,9 +246,7 @@ class Meter:
     async def grown_beyond(self, size: int) -> None:
         """Wait until the log has more than ``size`` leaves. Raises ``Unavailable`` at the end."""
         while self.log.tip.size <= size:
-            if self._stopped:
-                raise Unavailable("the node is stopping")
-            await self._committed.wait()
+            await self._writer.committed()
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         return self.log.inclusion(index, size)
@@ -334,101 +299,12 @@ class Meter:
         if not call:
             return []
         async with self._room:
-            if self._stopped:
-                raise Unavailable("the node is stopping")
             if self._barred is not None:
                 raise _again(self._barred)
-            waiting = _Waiting(call, _weight(call), asyncio.get_running_loop().create_future())
-            self._waiting.append(waiting)
-            self._wake.set()
-            try:
-                answer = await waiting.answer
-            except asyncio.CancelledError:
-                if waiting.answer.done() and not waiting.answer.cancelled():
-                    self._abandon(call, waiting.answer.result())
-                raise
+            answer = await self._writer.submit(call)
         if isinstance(answer, ConnectorError):
             raise _again(answer)
         return answer
-
-    async def _write(self) -> None:
-        """Two things at a time: one group is planned while the one before it is committed."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._plan_all())
-                tasks.create_task(self._commit_all())
-        finally:
-            self._stopped = True
-            for waiting in self._waiting:
-                _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
-            self._waiting.clear()
-            self._tell()
-
-    async def _plan_all(self) -> None:
-        while self._waiting or not self._stopped:
-            await self._room_to_plan.acquire()
-            if self._ledger.is_due():
-                await self._idle.wait()
-                await self._in_thread(self._planning, self._ledger.keep)
-            group = self._next_group()
-            if group and _looks_back(group[0].call):
-                await self._idle.wait()
-            if not group:
-                self._room_to_plan.release()
-                if not self._stopped:
-                    self._wake.clear()
-                    await self._wake.wait()
-                continue
-            calls = [waiting.call for waiting in group]
-            with _answered(group):
-                planned = await self._in_thread(self._planning, self._ledger.plan, calls)
-                self._idle.clear()
-                self._planned.put_nowait((group, planned))
-        self._planned.put_nowait(None)
-
-    async def _commit_all(self) -> None:
-        while (item := await self._planned.get()) is not None:
-            self._room_to_plan.release()
-            await self._commit(*item)
-            if self._planned.empty():
-                self._idle.set()
-
-    async def _in_thread(
-        self, executor: ThreadPoolExecutor, call: Callable[P, T], *args: P.args, **named: P.kwargs
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, lambda: call(*args, **named))
-
-    def _tell(self) -> None:
-        self._committed.set()
-        self._committed = asyncio.Event()
-
-    def _next_group(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
-        weight = 0
-        while self._waiting and weight < MAX_GROUP:
-            if group and _looks_back(self._waiting[0].call):
-                break
-            waiting = self._waiting.popleft()
-            if waiting.answer.cancelled():
-                continue
-            group.append(waiting)
-            weight += waiting.weight
-            if _looks_back(waiting.call):
-                break
-        return group
-
-    async def _commit(self, group: Sequence[_Waiting], planned: Planned) -> None:
-        answers: Sequence[Answer] = []
-        with _answered(group):
-            try:
-                answers = await self._in_thread(self._executor, self._ledger.commit, planned)
-            except ConnectorError as error:
-                answers = [error] * len(group)
-            for waiting, answer in zip(group, answers, strict=True):
-                if not _answer(waiting, answer):
-                    self._abandon(waiting.call, answer)
-        self._tell()
 
     def _abandon(self, call: Call, answer: Answer) -> None:
         """Nobody waits any more for what was granted: give it back."""
@@ -453,38 +329,9 @@ class Meter:
             log.warning("reservations of a caller that left stay open", reason=error.message)
 
 
-@contextmanager
-def _answered(group: Sequence[_Waiting]) -> Iterator[None]:
-    """Nobody of the group waits for ever, whatever happens inside."""
-    try:
-        yield
-    except BaseException:
-        for waiting in group:
-            if not waiting.answer.done():
-                waiting.answer.set_result(InternalError("the meter has stopped"))
-        raise
-
-
-def _looks_back(call: Call) -> bool:
-    """Whether it wants what comes before it durable: then it is a group of its own."""
-    return any(isinstance(item, ActDraft) and callable(item.statement) for item in call)
-
-
-def _weight(call: Call) -> int:
-    return sum(len(item.columns) if isinstance(item, Report) else ITEM_WEIGHT for item in call)
-
-
 def _again(error: ConnectorError) -> ConnectorError:
     """For each caller its own: an exception that is raised twice drags its history along."""
     return type(error)(error.message, hint=error.hint)
-
-
-def _answer(waiting: _Waiting, answer: Answer) -> bool:
-    """False if the caller is gone."""
-    if waiting.answer.cancelled():
-        return False
-    waiting.answer.set_result(answer)
-    return True
 
 
 def _require_own(tip: Tip, origin: str, keys: Sequence[bytes]) -> None:

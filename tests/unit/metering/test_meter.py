@@ -12,7 +12,7 @@ from connector.adapters.memory_log import MemoryLog
 from connector.core.choose import choose
 from connector.errors import Conflict, InvalidInput, NotFound, Reason, Unavailable
 from connector.metering import ledger
-from connector.metering import meter as meters
+from connector.metering import writer as writers
 from connector.metering.meter import MAX_CALL, Meter
 from connector.metering.types import Claim
 from connector.model.receipt import NO_PREVIOUS, ActReceipt, Kind, Outcome, UseReceipt
@@ -341,7 +341,7 @@ async def test_a_caller_that_leaves_gives_back(
     if moment == "in line":
         await asyncio.sleep(0)
     elif moment == "answered":
-        answer = meters._answer
+        answer = writers._answer
 
         def answer_and_cancel(*args: Any) -> bool:
             monkeypatch.undo()
@@ -349,12 +349,12 @@ async def test_a_caller_that_leaves_gives_back(
             task.cancel()
             return answered
 
-        monkeypatch.setattr(meters, "_answer", answer_and_cancel)
+        monkeypatch.setattr(writers, "_answer", answer_and_cancel)
         await until(task.done)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not meter._waiting and not meter.counters(SCOPE).reserved)
+    await until(lambda: not meter._writer._waiting and not meter.counters(SCOPE).reserved)
     assert meter.counters(SCOPE) == Counters()
     assert await use(meter, "u2", limit=1)
 

@@ -258,7 +258,7 @@ async def test_what_was_planned_on_a_commit_shares_its_fate(broken: bool) -> Non
     await asyncio.to_thread(storage.begun.wait, 10)
     second = asyncio.create_task(meter.report([report(["b", "c", "d"], limit=4)]))
     third = asyncio.create_task(meter.reserve([reservation("a")]))
-    await until(lambda: not meter._waiting)
+    await until(lambda: not meter._writer._waiting)
     await asyncio.sleep(0.05)  # it is planned meanwhile
     assert meter.counters(SCOPE).uses == 1
     assert meter.last(SCOPE)[0] == 1
