@@ -53,12 +53,14 @@ NO_LEAVES = Leaves(b"", b"")
 
 
 class Fault(IntEnum):
-    """Why a record of a report was refused; in the order in which they are looked for."""
+    """Why a record of a report was refused. RUNNING is looked for before DUPLICATE, the others in
+    this order."""
 
     MALFORMED = 1  # a use id, time or amount that cannot be
     OUT_OF_TIME = 2  # served before or after the agreement allows
-    DUPLICATE = 3  # the use has its receipt, or is running
+    DUPLICATE = 3  # the use has its receipt, whatever its outcome
     EXHAUSTED = 4  # more than is left of the allowance
+    RUNNING = 5  # the use is running at the gate: how it ends is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,8 @@ class RecordRun:
 class Keys(Protocol):
     """Which use has which leaf: a map from 10-byte keys to leaf indices, most of it on disk.
 
-    It follows from the log and can be made anew from it. One thread changes it; ``find`` may be
-    called from any. What is *staged* is found, and becomes permanent or vanishes by the group.
+    It follows from the log and can be made anew from it. One thread stages, seals, forgets and
+    freezes, one settles; ``find`` may be called from any. What is *staged* is found, and becomes permanent or vanishes by the group.
     Memory does not grow with the number of keys.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from connector.errors import ConnectorError, InternalError
 from connector.metering.types import ActDraft, DeliveryDraft, Draft
 from connector.model.receipt import ActReceipt, DeliveryReceipt, Receipt, UseReceipt
 
@@ -17,9 +18,7 @@ def receipt_of(item: Draft, salt: bytes, number: int, time_ms: int, previous: by
             previous=previous,
             actor=item.actor,
             act=item.act,
-            statement=item.statement
-            if isinstance(item.statement, bytes)
-            else item.statement(number - 1, previous),
+            statement=_statement(item, number, previous),
         )
     if isinstance(item, DeliveryDraft):
         return DeliveryReceipt(
@@ -58,3 +57,14 @@ def receipt_of(item: Draft, salt: bytes, number: int, time_ms: int, previous: by
         quantities=item.quantities,
         reasons=item.reasons,
     )
+
+
+def _statement(item: ActDraft, number: int, previous: bytes) -> bytes:
+    if isinstance(item.statement, bytes):
+        return item.statement
+    try:
+        return item.statement(number - 1, previous)
+    except ConnectorError:
+        raise
+    except Exception as error:
+        raise InternalError("a statement could not be made") from error

@@ -150,9 +150,10 @@ class Ledger:
         self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self.reader = LogReader(storage)
         self.state = restored(storage, core, keys)
-        self._turning = threading.Lock()  # around a change of the three below
+        self._turning = threading.Lock()  # around a change of the four below
         self._newest = self.state  # what the next plan is made on
         self._epoch = 0  # commits that failed, and with them what was planned on them
+        self._has_failed = False  # since the last plan
         if not storage.tip.checkpoint:
             storage.append((), NO_LEAVES, self._seal)
 
@@ -162,6 +163,7 @@ class Ledger:
         One thread at a time plans, another may commit meanwhile. MUST be followed by ``commit``.
         """
         with self._turning:
+            self._forget_failed()
             epoch, group = self._epoch, _Group(self._newest.over())
         now = int(self._clock.now().timestamp() * 1000)
         group.state.time_ms = max(now, group.state.time_ms)
@@ -170,12 +172,11 @@ class Ledger:
         except BaseException:
             self._keys.unstage()
             raise
+        self._keys.seal()
         with self._turning:
+            self._forget_failed()
             if epoch == self._epoch:
-                self._keys.seal()
                 self._newest = group.state
-            else:  # what it is planned on was not committed
-                self._keys.unstage()
         return Planned(group, plans, epoch)
 
     def commit(self, planned: Planned) -> list[Answer]:
@@ -193,9 +194,9 @@ class Ledger:
                 self._storage.append(group.records, group.leaves(), self._seal)
         except BaseException:
             with self._turning:
-                self._keys.discard()
                 self._epoch += 1
                 self._newest = self.state
+                self._has_failed = True
             raise
         with self._turning:
             self._keys.settle()
@@ -206,6 +207,13 @@ class Ledger:
         self._write_down_if_frozen()
         return [self._answer(plan, tip) for plan in planned.plans]
 
+    def _forget_failed(self) -> None:
+        """Drop the keys of commits that failed and of what was planned on them: the planning
+        thread does, as it is the one that stages."""
+        if self._has_failed:
+            self._has_failed = False
+            self._keys.discard()
+
     def is_due(self) -> bool:
         """Whether it is time to ``keep``."""
         return self._keys.pending >= self._keys.freeze_at
@@ -213,6 +221,8 @@ class Ledger:
     def keep(self) -> None:
         """Have the keys written out, and when they are, the state beside them; between commits,
         when nothing is planned."""
+        with self._turning:
+            self._forget_failed()
         if self._keys.trouble:
             log.warning("which uses were recorded is kept in memory", reason=self._keys.trouble)
         self._keeping = self._storage.mark(), encode_state(self.state)
@@ -232,8 +242,12 @@ class Ledger:
 
     def _write_down_if_frozen(self) -> None:
         if self._keeping is not None and self._keys.covered >= self._keeping[0].size:
-            self._keeper.submit(self._write_down, *self._keeping)
+            mark, state = self._keeping
             self._keeping = None
+            try:
+                self._keeper.submit(self._write_down, mark, state)
+            except RuntimeError:  # no thread to be had: the next time
+                log.warning("the log's state is not kept: there is no thread for it")
 
     def _write_down(self, mark: Mark, state: bytes) -> None:
         try:
@@ -268,7 +282,7 @@ class Ledger:
         scope = group.state.scope(item.scope)
         counters = Counters(scope.uses, scope.reserved)
         if (done := group.state.done(Kind.USE, key)) is not None:
-            return _Place(done, counters=counters)
+            return self._earlier(done, counters)
         if group.state.reservation(key) is not None:
             return Claimed(Claim.RUNNING, counters)
         if item.limit is not None and counters.uses + counters.reserved >= item.limit:
@@ -286,7 +300,7 @@ class Ledger:
         if not isinstance(item, ActDraft):
             kind = Kind.USE if isinstance(item, UseDraft) else Kind.DELIVERY
             if (done := group.state.done(kind, (item.scope, item.use_id))) is not None:
-                return _Place(done)
+                return self._earlier(done)
         _check(item, group.state)
         scope = group.state.scope(item.scope)
         salt = self._random(SALT_BYTES)
@@ -299,6 +313,12 @@ class Ledger:
         group.hashes.append(hashed)
         group.state.record(receipt, hashed)
         return place
+
+    def _earlier(self, index: int, counters: Counters | None = None) -> _Place:
+        """The place of a receipt that is there; read now, so that a call whose earlier receipts
+        cannot be read changes nothing. One that is not durable yet is read when it is."""
+        leaf = self.reader.leaf(index) if index < self.reader.tip.size else b""
+        return _Place(index, leaf=leaf, counters=counters)
 
     def _report(self, item: Report, group: _Group) -> _Rows:
         state = group.state
@@ -327,10 +347,7 @@ class Ledger:
     def _answer(self, plan: Plan, tip: Tip) -> Answer:
         if isinstance(plan, ConnectorError):
             return plan
-        try:
-            return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
-        except ConnectorError as error:  # an earlier receipt of a use: dropped, or not readable
-            return error
+        return [self._finish(item, tip) for item in plan]  # type: ignore[return-value]
 
     def _finish(self, item: Claimed | _Place | _Rows, tip: Tip) -> Claimed | Recorded | Reported:
         if isinstance(item, Claimed):

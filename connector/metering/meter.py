@@ -23,6 +23,7 @@ from connector.errors import (
     Conflict,
     ConnectorError,
     Gone,
+    InternalError,
     InvalidInput,
     Unavailable,
 )
@@ -186,8 +187,10 @@ class Meter:
 
     def find(self, scope: str, use_id: str, kind: Kind = Kind.USE) -> Recorded | None:
         """The receipt of this use, under the newest checkpoint."""
-        index = self._ledger.state.done(kind, (scope, use_id))
-        return None if index is None else self._ledger.recorded(index, self.log.tip)
+        index, tip = self._ledger.state.done(kind, (scope, use_id)), self.log.tip
+        if index is None or index >= tip.size:  # not durable, and perhaps never
+            return None
+        return self._ledger.recorded(index, tip)
 
     async def recover(self) -> int:
         """Close each reservation that an earlier run left open with an INTERRUPTED receipt.
@@ -233,10 +236,14 @@ class Meter:
         tip, found = self.log.tip, []
         for index in places:
             try:
-                found.append(self._ledger.recorded(index, tip))
+                recorded = self._ledger.recorded(index, tip)
             except Gone:
                 if not left:
                     raise
+                continue
+            if recorded.receipt.scope != scope:
+                raise InternalError("a receipt is not where it was noted", hint="restart the node")
+            found.append(recorded)
         return found
 
     def checkpoint(self) -> Tip:

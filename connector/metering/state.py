@@ -56,8 +56,8 @@ class Places:
     def add(self, number: int, index: int) -> None:
         """Receipts from ``number`` on are at ``index`` and what follows it."""
         if not self.numbers or index - self.indices[-1] != number - self.numbers[-1]:
-            self.numbers.append(number)
             self.indices.append(index)
+            self.numbers.append(number)  # last: a reader in another thread goes by these
 
     def find(self, number: int) -> int:
         """The leaf index of a receipt that is there."""
@@ -84,7 +84,7 @@ class State:
         self.scopes: dict[str, Scope] = {}  # of this layer, in the order of their first receipts
         self.places: dict[str, Places] = {}  # likewise
         self._open: dict[Key, Reservation | None] = {}
-        self._done: dict[bytes, int] = {}  # of a layer; the lowest one's are in its keys
+        self._done: dict[bytes, int] = {}  # of a call; merged, they are in the keys
         self.size: int = below.size if below else 0
         self.time_ms: int = below.time_ms if below else 0
 
@@ -134,7 +134,7 @@ class State:
         places = self.places.get(name)
         if places is None:
             return []
-        last = min(first + count - 1, self.scopes[name].number)
+        last = min(first + count - 1, self.scope(name).number)
         return [places.find(number) for number in range(first, last + 1)]
 
     def scopes_between(self, first: int, end: int) -> list[str]:
@@ -142,7 +142,7 @@ class State:
         return [
             name
             for name, places in self.places.copy().items()
-            if places.touches(first, end, self.scopes[name].number)
+            if places.touches(first, end, self.scope(name).number)
         ]
 
     def reserve(self, reservation: Reservation) -> None:
@@ -189,6 +189,10 @@ class State:
 
     def merge(self, above: State) -> None:
         """Take over what ``above``, a state over this one, has."""
+        for name, places in above.places.items():  # first: a scope's number says what is there
+            mine = self.places.setdefault(name, Places())
+            for number, index in zip(places.numbers, places.indices, strict=True):
+                mine.add(number, index)
         self.scopes |= above.scopes
         for key, index in above._done.items():
             self.keys.stage(key, index)
@@ -197,10 +201,6 @@ class State:
                 self._close(use)
             else:
                 self._open[use] = reservation
-        for name, places in above.places.items():
-            mine = self.places.setdefault(name, Places())
-            for number, index in zip(places.numbers, places.indices, strict=True):
-                mine.add(number, index)
         self.size, self.time_ms = above.size, above.time_ms
 
     def _follow(self, name: str, number: int, previous: bytes, count: int) -> None:

@@ -99,6 +99,9 @@ class Writer:
                 tasks.create_task(self._commit_all())
         finally:
             self._stopped = True
+            while not self._planned.empty():
+                if (item := self._planned.get_nowait()) is not None:
+                    self._waiting.extend(item[0])
             for waiting in self._waiting:
                 _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
             self._waiting.clear()
@@ -121,7 +124,13 @@ class Writer:
             with _answered(group):
                 if _looks_back(calls[0]):
                     await self._idle.wait()
-                planned = await self._in_thread(self._planning, self._ledger.plan, calls)
+                try:
+                    planned = await self._in_thread(self._planning, self._ledger.plan, calls)
+                except ConnectorError as error:
+                    self._room_to_plan.release()
+                    for waiting in group:
+                        _answer(waiting, error)
+                    continue
                 self._idle.clear()
                 self._planned.put_nowait((group, planned))
         self._planned.put_nowait(None)
@@ -194,7 +203,7 @@ def _weight(call: Call) -> int:
 
 def _answer(waiting: _Waiting, answer: Answer) -> bool:
     """False if the caller is gone."""
-    if waiting.answer.cancelled():
+    if waiting.answer.done():
         return False
     waiting.answer.set_result(answer)
     return True

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import sys
 import threading
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +15,15 @@ from connector.adapters.memory_log import MemoryLog
 from connector.adapters.segments import SegmentLog
 from connector.core.choose import choose
 from connector.core.interface import Columns, Core, Fault, Leaves
-from connector.errors import ConfigError, InvalidInput, Unavailable
+from connector.errors import ConfigError, Gone, InternalError, InvalidInput, Unavailable
 from connector.metering.meter import MAX_ROWS, Meter
+from connector.metering.state import Places, Scope, State
 from connector.metering.types import Claim, Report
 from connector.model.receipt import Outcome, Quantity, RecordReceipt
 from connector.model.use import Counters
 from connector.ports.receipts import Seal, Tip
 from connector.tlog import merkle
-from tests.logs import SCOPE, open_meter, refusal, reservation, until, verify
+from tests.logs import SCOPE, MemoryKeys, open_meter, refusal, reservation, until, verify
 from tests.reports import SERVED, columns, report
 
 OTHER = "urn:uuid:agreement-2"
@@ -102,12 +105,14 @@ async def test_uses_at_the_gate_and_records_share_their_use_ids(meter: Meter) ->
     assert claimed.claim is Claim.GRANTED
     await meter.record([refusal("refused")])
     (answer,) = await meter.report([report(["refused", "running", "mine"])])
-    assert answer.refused == [(0, Fault.DUPLICATE), (1, Fault.DUPLICATE)]
+    assert answer.refused == [(0, Fault.DUPLICATE), (1, Fault.RUNNING)]
     (done,) = await meter.reserve([reservation("mine")])
     assert done.claim is Claim.DONE
     assert done.recorded is not None and isinstance(done.recorded.receipt, RecordReceipt)
     await meter.record([held.settle(Outcome.ALLOWED)])
     assert meter.counters(SCOPE).uses == 2
+    (answer,) = await meter.report([report(["running"])])
+    assert answer.refused == [(0, Fault.DUPLICATE)]
 
 
 async def test_open_reservations_count_against_the_allowance(meter: Meter) -> None:
@@ -308,3 +313,97 @@ async def test_many_commits_of_which_some_fail(broken: bool) -> None:
     assert len({item.use_id for item in found if isinstance(item, RecordReceipt)}) == 1200
     assert meter.counters(SCOPE).uses == 1200
     await meter.close()
+
+
+async def test_what_is_not_durable_is_not_found() -> None:
+    storage = Slow()
+    meter = await open_meter(storage)
+    storage.go.clear()
+    storage.begun.clear()
+    writing = asyncio.create_task(meter.report([report(["a"])]))
+    await asyncio.to_thread(storage.begun.wait, 10)
+    assert meter.find(SCOPE, "a") is None
+    assert meter.receipts(SCOPE) == []
+    storage.go.set()
+    await writing
+    assert meter.find(SCOPE, "a") is not None
+    await meter.close()
+
+
+class Bug(Slow):
+    def append(self, records: Sequence[bytes], leaves: Leaves, seal: Seal) -> Tip:
+        tip = super().append(records, leaves, seal)
+        if self.begun.is_set() and self.tip.size > 1:
+            raise RuntimeError("a bug")
+        return tip
+
+
+async def test_nobody_waits_for_a_writer_that_died() -> None:
+    storage = Bug()
+    meter = await open_meter(storage)
+    await meter.report([report(["a"])])
+    storage.go.clear()
+    storage.begun.clear()
+    calls = [asyncio.create_task(meter.report([report([f"b{n}"])])) for n in range(5)]
+    await asyncio.to_thread(storage.begun.wait, 10)
+    calls += [asyncio.create_task(meter.report([report([f"c{n}"])])) for n in range(5)]
+    await asyncio.sleep(0.05)
+    storage.go.set()
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+    assert {type(answer) for answer in answers} <= {InternalError, Unavailable}
+    with pytest.raises(Unavailable):
+        await meter.report([report(["d"])])
+    await asyncio.wait_for(meter.close(), 10)
+
+
+class Forgetful(MemoryLog):
+    """Cannot read its first leaf."""
+
+    def leaves(self, start: int, count: int) -> list[bytes]:
+        if start == 0:
+            raise Gone("dropped")
+        return super().leaves(start, count)
+
+
+async def test_a_call_whose_earlier_receipt_is_gone_changes_nothing() -> None:
+    meter = await open_meter(Forgetful())
+    await meter.report([report(["old"])])
+    with pytest.raises(Gone):
+        await meter.reserve([reservation("new"), reservation("old")])
+    with pytest.raises(Gone):
+        await meter.record([refusal("new"), refusal("old")])
+    assert meter.counters(SCOPE) == Counters(uses=1, reserved=0)
+    assert meter.last(SCOPE)[0] == 1
+    await meter.close()
+
+
+def test_a_reader_never_sees_a_number_before_its_place() -> None:
+    """Commits are merged while another thread reads."""
+    keys = MemoryKeys()
+    base = State(keys)
+    base.scopes["other"] = Scope()
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            number = base.scope("mine").number
+            found = base.leaves_of("mine", max(1, number - 3), 10)
+            wrong.extend(index for index in found if index % 2)
+
+    reader = threading.Thread(target=read)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader.start()
+    try:
+        for turn in range(3000):
+            layer = base.over()
+            layer.places["mine"] = Places(array("Q", [turn + 1]), array("Q", [2 * turn]))
+            layer.scopes["mine"] = Scope(number=turn + 1)
+            base.merge(layer)
+    finally:
+        stop.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert not wrong
+    assert base.leaves_of("mine", 2999, 2) == [5996, 5998]
