@@ -154,7 +154,7 @@ def _fault(use_id: bytes, served: int, amounts: dict[Quantity, int], place: Plac
         return Fault.MALFORMED
     if not place.first_ms <= served <= place.last_ms:
         return Fault.OUT_OF_TIME
-    return Fault.DUPLICATE if use_id in place.running else None
+    return Fault.RUNNING if use_id in place.running else None
 
 
 def outcome(core: Core, keys: Keys, *arguments: object) -> object:

@@ -225,7 +225,7 @@ def _faults(
     if place.running and not place.running.isdisjoint(use_ids):
         for row, use_id in enumerate(use_ids):
             if use_id in place.running:
-                faults[row] = Fault.DUPLICATE.value
+                faults[row] = Fault.RUNNING.value
     _outside(served, place.first_ms, place.last_ms, Fault.OUT_OF_TIME, faults)
     _outside(served, 0, MAX_TIME_MS, Fault.MALFORMED, faults)
     for quantity, column in amounts.items():

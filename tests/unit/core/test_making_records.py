@@ -108,7 +108,17 @@ REFUSALS: dict[str, tuple[Columns, Place, list[tuple[int, Fault]]]] = {
     "running": (
         columns([b"a", b"b"]),
         replace(PLACE, running=frozenset({b"b"})),
-        [(1, Fault.DUPLICATE)],
+        [(1, Fault.RUNNING)],
+    ),
+    "running, and other faults": (
+        columns([b"a", b"a", b"b", b"a"], served=[SERVED, SERVED, SERVED, 5], calls=[0, 1, 1, 1]),
+        replace(PLACE, running=frozenset({b"a"}), first_ms=6, left=0),
+        [
+            (0, MALFORMED),
+            (1, Fault.RUNNING),
+            (2, Fault.EXHAUSTED),
+            (3, Fault.OUT_OF_TIME),
+        ],
     ),
     "more than is left, and less again": (
         columns([b"a", b"b", b"c", b"d"], calls=[2, 4, 3, 1]),

@@ -28,6 +28,7 @@ const MALFORMED: u8 = 1;
 const OUT_OF_TIME: u8 = 2;
 const DUPLICATE: u8 = 3;
 const EXHAUSTED: u8 = 4;
+const RUNNING: u8 = 5;
 
 /// `interface.Columns` and `interface.Place`, checked by `checks.py`.
 pub struct Report<'a> {
@@ -92,7 +93,7 @@ impl Report<'_> {
         if (served as i64) < self.window.0 || served as i64 > self.window.1 {
             return Some(OUT_OF_TIME);
         }
-        self.running.contains(&use_id).then_some(DUPLICATE)
+        self.running.contains(&use_id).then_some(RUNNING)
     }
 }
 
@@ -102,8 +103,7 @@ pub fn make(report: &Report<'_>, keys: &Shared) -> Made {
     let wanted = Keyed::new(report.scope).keys(&sound);
     let mut rows = Vec::with_capacity(sound.len());
     let (mut left, mut calls) = (report.left, 0);
-    let mut guard = keys.lock();
-    let found = guard.find_all(&wanted);
+    let (found, mut guard) = keys.find_all(&wanted);
     for ((candidate, key), found) in sound.into_iter().zip(&wanted).zip(found) {
         let row = candidate.row;
         let amount = u128::from(report.calls(row));
@@ -342,8 +342,7 @@ pub fn read<'a>(packed: &'a [u8], index: u64, keys: &Shared) -> Result<Vec<Item<
             })),
         }
     }
-    let mut guard = keys.lock();
-    let found = guard.find_all(&wanted);
+    let (found, mut guard) = keys.find_all(&wanted);
     for ((key, index), found) in wanted.iter().zip(indices).zip(found) {
         let known = match found {
             None if !guard.stage_unfound(key, index) => guard.recent(key),

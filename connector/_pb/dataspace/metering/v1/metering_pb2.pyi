@@ -76,9 +76,11 @@ class _FaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fault.ValueType
     FAULT_OUT_OF_TIME: _Fault.ValueType  # 2
     """Served before or after the agreement allows."""
     FAULT_DUPLICATE: _Fault.ValueType  # 3
-    """The use has its receipt already, or is running."""
+    """The use has its receipt already, whatever its outcome."""
     FAULT_EXHAUSTED: _Fault.ValueType  # 4
     """More calls than are left of the allowance."""
+    FAULT_RUNNING: _Fault.ValueType  # 5
+    """The use is running at the gate. Report it again once it has ended."""
 
 class Fault(_Fault, metaclass=_FaultEnumTypeWrapper):
     """Why a record was refused."""
@@ -90,9 +92,11 @@ FAULT_MALFORMED: Fault.ValueType  # 1
 FAULT_OUT_OF_TIME: Fault.ValueType  # 2
 """Served before or after the agreement allows."""
 FAULT_DUPLICATE: Fault.ValueType  # 3
-"""The use has its receipt already, or is running."""
+"""The use has its receipt already, whatever its outcome."""
 FAULT_EXHAUSTED: Fault.ValueType  # 4
 """More calls than are left of the allowance."""
+FAULT_RUNNING: Fault.ValueType  # 5
+"""The use is running at the gate. Report it again once it has ended."""
 Global___Fault: _TypeAlias = Fault  # noqa: Y015
 
 @_typing.final
