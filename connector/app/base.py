@@ -38,6 +38,7 @@ from connector.operations.witnessing import FurtherWitnessing, cosignature_age
 from connector.ports.clock import Clock
 from connector.ports.policy import PolicyEngine
 from connector.ports.segments import Segments
+from connector.tlog.checkpoint import parse_checkpoint
 from connector.tlog.note import parse_verifier_key
 from connector.transport.http.server import HttpDoor, Sources, application
 from connector.transport.http.tiles import LogFiles
@@ -100,7 +101,11 @@ class Base(Generic[S]):
         )
 
     async def _checkpoint(self) -> bytes:
-        return self.meter.checkpoint().checkpoint
+        """The newest, with its cosignatures if it has any."""
+        tip, cosigned = self.meter.checkpoint(), self.meter.latest_cosigned()
+        if cosigned is not None and parse_checkpoint(cosigned).size == tip.size:
+            return cosigned
+        return tip.checkpoint
 
     def _witness_door(
         self, members: Callable[[], Mapping[str, Sequence[bytes]]]
@@ -170,6 +175,9 @@ async def open_base(data: Path, settings: S, *, await_witness: bool) -> AsyncIte
             await_witness=await_witness,
         )
         stack.push_async_callback(meter.close)
+        metrics.gauge(
+            "tds_log_failing", "1 while commits of the log fail", lambda: bool(meter.trouble)
+        )
         metrics.gauge("tds_log_leaves", "Leaves in the log", lambda: meter.checkpoint().size)
         grants = Grants(
             stack.enter_context(closing(SqliteGrantStore(data / "grants.db"))), clock, os.urandom

@@ -89,7 +89,9 @@ class Member:
             self.view.active(self.base.ourselves.did)
         except ConnectorError as error:
             return error.message
-        return "" if self.taken_up else f"not yet taken up: {self.witnessing.problem}"
+        if not self.taken_up:
+            return f"not yet taken up: {self.witnessing.problem}"
+        return self.base.meter.trouble
 
     async def take_up(self) -> None:
         """Once the log is known to be whole: close what the last run left open, and go on."""

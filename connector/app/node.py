@@ -160,7 +160,15 @@ class Node:
 
     async def diagnose(self) -> list[Check]:
         base, member = self._base, self._member
-        checks = [Check("log", True, f"{base.meter.checkpoint().size} leaves")]
+        trouble = base.meter.trouble
+        checks = [
+            Check(
+                "log",
+                not trouble,
+                trouble or f"{base.meter.checkpoint().size} leaves",
+                "check the disk and its free space" if trouble else "",
+            )
+        ]
         if member is None:
             return [*checks, Check("membership", False, NOT_A_MEMBER, "connector enrol INVITATION")]
         checks += [

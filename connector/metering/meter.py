@@ -246,6 +246,11 @@ class Meter:
             found.append(recorded)
         return found
 
+    @property
+    def trouble(self) -> str:
+        """Why the last commit failed (a full disk, say); empty if it did not, or none was tried."""
+        return self._writer.trouble
+
     def checkpoint(self) -> Tip:
         """The newest signed checkpoint and its size."""
         return self.log.tip

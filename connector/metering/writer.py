@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+import structlog
+
 from connector.errors import ConnectorError, InternalError, Unavailable
 from connector.metering.ledger import Answer, Call, Ledger, Planned
 from connector.metering.types import ActDraft, Report
@@ -23,6 +25,8 @@ ITEM_WEIGHT = 8  # of an item, as a row of a report weighs 1: about what it cost
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Writer:
         self._idle = asyncio.Event()  # nothing is planned and not committed
         self._idle.set()
         self._committed = asyncio.Event()  # a new one for each commit
+        self.trouble = ""  # why the last commit failed; empty if it did not
         self._stopped = False
         self._closed = False
         self._task = asyncio.create_task(self._write())
@@ -164,10 +169,21 @@ class Writer:
                 answers = await self._in_thread(self._committing, self._ledger.commit, planned)
             except ConnectorError as error:
                 answers = [error] * len(group)
+                self._note(error.message)
+            else:
+                self._note("")
             for waiting, answer in zip(group, answers, strict=True):
                 if not _answer(waiting, answer):
                     self._abandoned(waiting.call, answer)
         self._tell()
+
+    def _note(self, trouble: str) -> None:
+        """Told once when writing begins to fail, and once when it works again."""
+        if trouble and not self.trouble:
+            log.error("commits fail", reason=trouble)
+        elif self.trouble and not trouble:
+            log.warning("commits succeed again")
+        self.trouble = trouble
 
     async def _in_thread(
         self, executor: ThreadPoolExecutor, call: Callable[P, T], *args: P.args, **named: P.kwargs

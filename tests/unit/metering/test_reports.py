@@ -231,9 +231,11 @@ async def test_a_refused_commit_leaves_nothing_behind() -> None:
     storage.broken = True
     with pytest.raises(Unavailable):
         await meter.report([report(["a", "b"])])
+    assert meter.trouble == "the disk is full"
     storage.broken = False
     (answer,) = await meter.report([report(["a", "b"])])
     assert (answer.first, answer.count, answer.refused) == (0, 2, [])
+    assert meter.trouble == ""
     await meter.close()
 
 
