@@ -1,8 +1,8 @@
 //! Which use has which leaf: `connector/core/keys.py` says how it works; this does the same.
 //!
-//! Everything is behind one mutex, which is held for a look-up, a batch of them, or a change that
-//! takes no longer. Threads in the background hold it to put a finished run in its place. Nobody
-//! holds the interpreter while waiting for it.
+//! Everything is behind one mutex, which is held for look-ups in memory, or a change that takes no
+//! longer. Files are read without it. Threads in the background hold it to put a finished run in
+//! its place. Nobody holds the interpreter while waiting for it.
 
 use crate::keyfiles::{entries_of, number_of, Key, Run, RunWriter, INDEX_MASK, MAX_INDEX};
 use crate::InternalError;
@@ -156,14 +156,6 @@ impl State {
         self.memory.iter().find_map(|table| table.find(number))
     }
 
-    fn find(&self, number: u128) -> Option<u64> {
-        let runs = self.runs.iter().filter(|run| run.may_hold(number));
-        runs.flat_map(|run| run.search(number))
-            .next()
-            .or_else(|| self.frozen.iter().find_map(|table| table.find(number)))
-            .or_else(|| self.recent(number))
-    }
-
     /// False if the key is in one of the tables in memory, of which those before `from` were
     /// looked at.
     fn stage(&mut self, number: u128, index: u64, from: usize) -> bool {
@@ -244,41 +236,10 @@ pub struct Shared {
 pub struct Guard<'a> {
     state: MutexGuard<'a, State>,
     looked: usize, // tables in memory that `find_all` looked at whole: all but the last
+    _searched: Vec<Arc<Run>>, // let go after the mutex: closing a file takes a while
 }
 
 impl Guard<'_> {
-    /// The leaf's index.
-    pub fn find(&self, key: &Key) -> Option<u64> {
-        self.state.find(number_of(key))
-    }
-
-    /// As `find`, for many: waiting for memory and disk overlaps.
-    pub fn find_all(&mut self, keys: &[Key]) -> Vec<Option<u64>> {
-        let state = &*self.state;
-        self.looked = state.memory.len() - 1;
-        let numbers: Vec<u128> = keys.iter().map(number_of).collect();
-        let mut found = vec![None; keys.len()];
-        let mut candidates = Vec::new();
-        for run in &state.runs {
-            candidates.clear();
-            for (row, number) in numbers.iter().enumerate() {
-                if run.may_hold(*number) {
-                    candidates.push(row);
-                }
-            }
-            for row in &candidates {
-                found[*row] = found[*row].or_else(|| run.search(numbers[*row]));
-            }
-        }
-        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory);
-        for table in tables.filter(|table| table.len > 0) {
-            for (found, number) in found.iter_mut().zip(&numbers) {
-                *found = found.or_else(|| table.find(*number));
-            }
-        }
-        found
-    }
-
     /// The leaf's index, of a key that was staged, or settled after the last freeze.
     pub fn recent(&self, key: &Key) -> Option<u64> {
         self.state.recent(number_of(key))
@@ -317,7 +278,61 @@ impl Shared {
 
     /// Call it without the interpreter.
     pub fn lock(&self) -> Guard<'_> {
-        Guard { state: self.state(), looked: 0 }
+        Guard { state: self.state(), looked: 0, _searched: Vec::new() }
+    }
+
+    /// The leaf's index. Call it without the interpreter.
+    pub fn find(&self, key: &Key) -> Option<u64> {
+        self.find_all(std::slice::from_ref(key)).0[0]
+    }
+
+    /// As `find`, for many: waiting for memory and disk overlaps. What was found, and the map
+    /// while that holds.
+    pub fn find_all(&self, keys: &[Key]) -> (Vec<Option<u64>>, Guard<'_>) {
+        let numbers: Vec<u128> = keys.iter().map(number_of).collect();
+        let mut found = vec![None; keys.len()];
+        let (state, searched) = self.search(&numbers, &mut found);
+        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory);
+        for table in tables.filter(|table| table.len > 0) {
+            for (found, number) in found.iter_mut().zip(&numbers) {
+                *found = found.or_else(|| table.find(*number));
+            }
+        }
+        let looked = state.memory.len() - 1;
+        (found, Guard { state, looked, _searched: searched })
+    }
+
+    /// Look into all runs, without the mutex: a page that is not in memory is waited for. Those
+    /// that came meanwhile are looked into afterwards, until none did. They have what older ones
+    /// had, or what was in memory.
+    fn search(
+        &self,
+        numbers: &[u128],
+        found: &mut [Option<u64>],
+    ) -> (MutexGuard<'_, State>, Vec<Arc<Run>>) {
+        let mut searched: Vec<Arc<Run>> = Vec::new();
+        let mut candidates = Vec::new();
+        loop {
+            let state = self.state();
+            let is_new = |run: &&Arc<Run>| !searched.iter().any(|old| Arc::ptr_eq(old, run));
+            let new: Vec<_> = state.runs.iter().filter(is_new).map(Arc::clone).collect();
+            if new.is_empty() {
+                return (state, searched);
+            }
+            drop(state);
+            for run in &new {
+                candidates.clear();
+                for (row, number) in numbers.iter().enumerate() {
+                    if run.may_hold(*number) {
+                        candidates.push(row);
+                    }
+                }
+                for row in &candidates {
+                    found[*row] = found[*row].or_else(|| run.search(numbers[*row]));
+                }
+            }
+            searched.extend(new);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -604,7 +619,7 @@ pub struct Keys {
 impl Keys {
     fn find(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<u64>> {
         let key = key_of(key)?;
-        Ok(py.detach(|| self.shared.lock().find(&key)))
+        Ok(py.detach(|| self.shared.find(&key)))
     }
 
     fn stage(&self, py: Python<'_>, key: &[u8], index: u64) -> PyResult<()> {

@@ -186,7 +186,6 @@ fn verify_inclusion(
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keys::Keys>()?;
     module.add_function(wrap_pyfunction!(keys::open_keys, module)?)?;
-    module.add_function(wrap_pyfunction!(keys::open_keys, module)?)?;
     module.add_function(wrap_pyfunction!(detail, module)?)?;
     module.add_function(wrap_pyfunction!(make_records, module)?)?;
     module.add_function(wrap_pyfunction!(leaf_hashes, module)?)?;
