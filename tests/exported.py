@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from connector.core.reference import Reference
 from connector.model import receipt as receipts
 from connector.model.receipt import NO_PREVIOUS, Quantity, RecordReceipt
 from connector.tlog import merkle, note
 from connector.tlog.checkpoint import sign_checkpoint
 from connector.tlog.cosignature import add_line, cosign
-from connector.tlog.frontier import Frontier
 from connector.tlog.tiles import TILE_WIDTH, Tile, encode_bundle, width_at
 from tests.vectors.scenario import PROVIDER, Party
 
@@ -73,18 +73,17 @@ def write_folder(
     cosigners: Sequence[Party] = (),
 ) -> Path:
     """``checkpoint``, hash tiles and entry bundles."""
-    frontier, levels = Frontier(), {}
-    for leaf in leaves:
-        for level, digest in frontier.append(merkle.leaf_hash(leaf)):
-            levels.setdefault(level, []).append(digest)
-    for level, hashes in levels.items():
-        for index in range(-(-len(hashes) // TILE_WIDTH)):
+    hashes = b"".join(merkle.leaf_hash(leaf) for leaf in leaves)
+    subtrees, levels = Reference().extend(0, [], hashes)
+    for level, row in levels.items():
+        for index in range(-(-len(row) // (32 * TILE_WIDTH))):
             tile = Tile(level, index, width_at(level, index, len(leaves)))
-            put(folder, tile, b"".join(hashes[tile.start : tile.start + tile.width]))
+            put(folder, tile, row[32 * tile.start : 32 * (tile.start + tile.width)])
     for index in range(-(-len(leaves) // TILE_WIDTH)):
         tile = Tile(None, index, width_at(0, index, len(leaves)))
         put(folder, tile, encode_bundle(leaves[tile.start : tile.start + tile.width]))
-    checkpoint = sign_checkpoint(owner.origin, len(leaves), frontier.root(), owner.key)
+    root = merkle.root_of_subtrees(subtrees)
+    checkpoint = sign_checkpoint(owner.origin, len(leaves), root, owner.key)
     for cosigner in cosigners:
         line = cosign(checkpoint, cosigner.origin, cosigner.key, 1_795_420_900)
         checkpoint = add_line(checkpoint, line)

@@ -9,7 +9,7 @@ from connector.core.interface import Core, Leaves
 from connector.errors import InvalidInput
 from connector.ports.receipts import Mark, Replayed, Seal, Tip
 from connector.tlog import merkle, tiles
-from connector.tlog.frontier import root_of_subtrees
+from connector.tlog.merkle import root_of_subtrees
 from connector.tlog.tiles import TILE_HEIGHT
 
 

@@ -59,6 +59,17 @@ def tree_root(size: int, read: HashReader) -> bytes:
     return _range_root(0, size, read) if size else EMPTY_ROOT
 
 
+def root_of_subtrees(subtrees: Sequence[bytes]) -> bytes:
+    """The root of a tree from its complete subtrees, one for each bit of its size, the largest
+    first; O(log size)."""
+    if not subtrees:
+        return EMPTY_ROOT
+    root = subtrees[-1]
+    for subtree in reversed(subtrees[:-1]):
+        root = node_hash(subtree, root)
+    return root
+
+
 def inclusion_proof(index: int, size: int, read: HashReader) -> list[bytes]:
     """RFC 6962 section 2.1.1: the audit path of leaf ``index`` in the tree of ``size`` leaves.
 

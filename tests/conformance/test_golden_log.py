@@ -9,7 +9,7 @@ from connector.core.interface import Core
 from connector.errors import ConfigError, ConnectorError
 from connector.tlog import merkle, tiles
 from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
-from connector.tlog.frontier import root_of_subtrees
+from connector.tlog.merkle import root_of_subtrees
 from connector.tlog.note import parse_verifier_key
 from connector.tlog.tiles import TILE_WIDTH, Tile, width_at
 

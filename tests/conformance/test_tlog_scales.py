@@ -11,8 +11,8 @@ from tlog_scales.tlog import Checkpoint as OtherCheckpoint
 from tlog_scales.tlog import ConsistencyProof, InclusionProof
 from tlog_scales.writer import TilesWriter
 
+from connector.core.reference import Reference
 from connector.tlog import checkpoint, cosignature, merkle, note, tiles
-from connector.tlog.frontier import Frontier
 from connector.tlog.tiles import Tile
 
 MANY = [merkle.leaf_hash(str(number).encode()) for number in range(70)]
@@ -56,19 +56,18 @@ def test_it_signs_and_verifies_the_same_notes() -> None:
 
 
 def test_it_writes_the_same_tiles(tmp_path: Path) -> None:
-    frontier, levels = Frontier(), {0: b"", 1: b""}
+    entries = [str(number).encode() for number in range(600)]
+    hashes = b"".join(merkle.leaf_hash(entry) for entry in entries)
+    subtrees, levels = Reference().extend(0, [], hashes)
     writer = TilesWriter.create(tmp_path / "log", "log.example")
-    for number in range(600):
-        entry = str(number).encode()
+    for entry in entries:
         writer.add_leaf(entry)
-        for level, digest in frontier.append(merkle.leaf_hash(entry)):
-            levels[level] += digest
     writer.commit([])
     theirs = TilesReader(LocalBackend(tmp_path / "log"))
     theirs.set_size(600)
-    assert theirs.calculate_root_hash() == frontier.root()
+    assert theirs.calculate_root_hash() == merkle.root_of_subtrees(subtrees)
     for level, tile in ((0, Tile(0, 0)), (0, Tile(0, 1)), (0, Tile(0, 2, 88)), (1, Tile(1, 0, 2))):
         stored = (tmp_path / "log" / tile.path()).read_bytes()
         assert stored == levels[level][32 * tile.start : 32 * (tile.start + tile.width)]
     bundle = (tmp_path / "log" / Tile(None, 2, 88).path()).read_bytes()
-    assert tiles.parse_bundle(bundle, 88) == [str(n).encode() for n in range(512, 600)]
+    assert tiles.parse_bundle(bundle, 88) == entries[512:]

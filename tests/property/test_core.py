@@ -24,7 +24,6 @@ from connector.model.receipt import (
     RecordReceipt,
 )
 from connector.tlog import merkle
-from connector.tlog.frontier import Frontier
 from tests.cores import (
     CORES,
     NATIVE,
@@ -320,10 +319,14 @@ def test_hostile_bytes_are_cut_up_alike(data: bytes) -> None:
 
 
 HASHES = [merkle.leaf_hash(number.to_bytes(4)) for number in range(70_000)]
+NODES = [HASHES]  # by level: complete subtrees, as RFC 6962 defines them
+while len(NODES[-1]) > 1:
+    pairs_ = zip(NODES[-1][::2], NODES[-1][1::2], strict=False)
+    NODES.append([merkle.node_hash(left, right) for left, right in pairs_])
 
 
 @given(st.integers(0, 700), st.integers(0, 700))
-def test_trees_grow_as_leaf_by_leaf(core: Core, size: int, more: int) -> None:
+def test_trees_grow_as_they_are_defined(core: Core, size: int, more: int) -> None:
     check_growth(core, size, more)
 
 
@@ -333,17 +336,17 @@ def test_trees_grow_over_tiles(core: Core, size: int, more: int) -> None:
 
 
 def check_growth(core: Core, size: int, more: int) -> None:
-    frontier = Frontier()
-    for leaf in HASHES[:size]:
-        frontier.append(leaf)
-    before = list(frontier._subtrees)
-    completed: dict[int, list[bytes]] = {}
-    for leaf in HASHES[size : size + more]:
-        for level, digest in frontier.append(leaf):
-            completed.setdefault(level, []).append(digest)
-    subtrees, gained = core.extend(size, before, b"".join(HASHES[size : size + more]))
-    assert subtrees == frontier._subtrees
-    assert gained == {level: b"".join(hashes) for level, hashes in completed.items()}
+    end = size + more
+    subtrees, gained = core.extend(size, complete(size), b"".join(HASHES[size:end]))
+    assert subtrees == complete(end)
+    rows = {level: NODES[8 * level][size >> 8 * level : end >> 8 * level] for level in range(3)}
+    assert gained == {level: b"".join(row) for level, row in rows.items() if row}
+
+
+def complete(size: int) -> list[bytes]:
+    """The complete subtrees of the tree of ``size`` leaves, the largest first."""
+    levels = reversed(range(size.bit_length()))
+    return [NODES[level][(size >> level) - 1] for level in levels if size >> level & 1]
 
 
 @needs_native

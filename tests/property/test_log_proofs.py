@@ -4,18 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.core.reference import Reference
 from connector.errors import InvalidInput, VerificationFailed
 from connector.tlog import merkle, tiles
-from connector.tlog.frontier import Frontier
 from connector.tlog.tiles import Tile
 
 LEAVES = [merkle.leaf_hash(number.to_bytes(2)) for number in range(600)]
-LEVELS: dict[int, bytes] = {0: b"", 1: b""}
-FRONTIER = Frontier()
-for leaf_ in LEAVES:
-    for level_, digest_ in FRONTIER.append(leaf_):
-        LEVELS[level_] += digest_
-
+LEVELS = Reference().extend(0, [], b"".join(LEAVES))[1]
 READ = tiles.stored_hashes(
     lambda level, start, count: LEVELS[level][32 * start : 32 * (start + count)]
 )

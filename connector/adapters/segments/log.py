@@ -49,7 +49,7 @@ from connector.ports.receipts import (
 )
 from connector.ports.segments import Form, Segment
 from connector.tlog import tiles
-from connector.tlog.frontier import root_of_subtrees
+from connector.tlog.merkle import root_of_subtrees
 from connector.tlog.tiles import TILE_HEIGHT
 
 SEGMENT_BYTES = 1 << 28  # a new segment starts behind this size

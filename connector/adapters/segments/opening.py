@@ -26,7 +26,7 @@ from connector.errors import Gone, InvalidInput
 from connector.ports.receipts import CorruptLog, Tip
 from connector.ports.segments import Form
 from connector.tlog.checkpoint import parse_checkpoint
-from connector.tlog.frontier import root_of_subtrees
+from connector.tlog.merkle import root_of_subtrees
 
 ADOPTED = 1 << 15  # hashes of dropped leaves taken at a time
 

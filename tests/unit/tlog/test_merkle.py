@@ -1,13 +1,13 @@
-"""Bad proofs are refused, and the frontier agrees with the definition.
+"""Bad proofs are refused, and roots agree with the definition.
 
 That good ones verify is shown against others' vectors and code in tests/conformance.
 """
 
 import pytest
 
+from connector.core.reference import Reference
 from connector.errors import InvalidInput, VerificationFailed
 from connector.tlog import merkle
-from connector.tlog.frontier import Frontier
 
 MANY = [merkle.leaf_hash(str(number).encode()) for number in range(70)]
 READ = merkle.reader_of(MANY)
@@ -81,26 +81,9 @@ def test_proofs_outside_the_tree_cannot_be_made() -> None:
             merkle.consistency_proof(old, new, READ)
 
 
-def test_frontier_gives_the_root_after_every_append() -> None:
-    frontier = Frontier()
+def test_complete_subtrees_give_the_root_after_every_leaf() -> None:
+    subtrees: list[bytes] = []
     for size, leaf in enumerate(MANY):
-        assert (frontier.size, frontier.root()) == (size, ROOT_AT[size])
-        frontier.append(leaf)
-        assert Frontier.load(size + 1, READ).root() == frontier.root()
-
-
-def test_a_copied_frontier_is_independent() -> None:
-    frontier = Frontier.load(5, READ)
-    trial = frontier.copy()
-    trial.append(MANY[5])
-    assert (frontier.size, frontier.root()) == (5, ROOT_AT[5])
-    assert (trial.size, trial.root()) == (6, ROOT_AT[6])
-
-
-def test_frontier_refuses_what_is_no_leaf_hash() -> None:
-    frontier = Frontier()
-    with pytest.raises(InvalidInput):
-        frontier.append(b"not a hash")
-    with pytest.raises(InvalidInput):
-        Frontier.load(-1, READ)
-    assert frontier.size == 0
+        assert merkle.root_of_subtrees(subtrees) == ROOT_AT[size]
+        subtrees, _ = Reference().extend(size, subtrees, leaf)
+    assert merkle.root_of_subtrees(subtrees) == ROOT_AT[70]

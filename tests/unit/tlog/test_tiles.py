@@ -3,9 +3,9 @@
 import pytest
 from tlog_scales import tiles as other_tiles
 
+from connector.core.reference import Reference
 from connector.errors import InternalError, InvalidInput
 from connector.tlog import merkle, tiles
-from connector.tlog.frontier import Frontier
 from connector.tlog.tiles import Tile
 
 PATHS = {
@@ -104,19 +104,15 @@ def test_a_bundle_that_cannot_be_is_not_written() -> None:
 
 
 class Store:
-    """Flat hash files in memory, filled by a frontier."""
+    """Flat hash files in memory."""
 
     def __init__(self, size: int) -> None:
-        self.levels: dict[int, bytearray] = {}
-        self.frontier = Frontier()
-        for number in range(size):
-            leaf = merkle.leaf_hash(str(number).encode())
-            for level, digest in self.frontier.append(leaf):
-                self.levels.setdefault(level, bytearray()).extend(digest)
+        hashes = b"".join(merkle.leaf_hash(str(number).encode()) for number in range(size))
+        self.subtrees, self.levels = Reference().extend(0, [], hashes)
 
     def read(self, level: int, start: int, count: int) -> bytes:
         assert start // 256 == (start + count - 1) // 256, "a read crosses a tile"
-        return bytes(self.levels.get(level, b"")[32 * start : 32 * (start + count)])
+        return self.levels.get(level, b"")[32 * start : 32 * (start + count)]
 
 
 SIZE = 70_000
@@ -127,7 +123,7 @@ def store() -> Store:
     return Store(SIZE)
 
 
-def test_the_frontier_fills_the_tiles(store: Store) -> None:
+def test_a_tree_that_grows_fills_the_tiles(store: Store) -> None:
     assert {level: len(data) // 32 for level, data in store.levels.items()} == {
         0: SIZE,
         1: SIZE // 256,
@@ -137,8 +133,8 @@ def test_the_frontier_fills_the_tiles(store: Store) -> None:
 
 def test_proofs_come_from_the_tile_levels_alone(store: Store) -> None:
     read = tiles.stored_hashes(store.read)
-    root = store.frontier.root()
-    assert merkle.tree_root(SIZE, read) == root == Frontier.load(SIZE, read).root()
+    root = merkle.root_of_subtrees(store.subtrees)
+    assert merkle.tree_root(SIZE, read) == root
     for index in (0, 255, 256, 65_535, 65_536, SIZE - 1):
         proof = merkle.inclusion_proof(index, SIZE, read)
         leaf = merkle.leaf_hash(str(index).encode())
