@@ -80,7 +80,7 @@ peers: $(VENV)/.ready
 conformance: $(VENV)/.ready peers ## the log against published vectors and other projects' tools
 	$(BIN)/pytest tests/conformance -q
 
-hammer: $(VENV)/.ready ## kill a node under full load three hundred times, and compare every receipt
+hammer: $(VENV)/.ready ## kill a meter under full load, 150 times for each core, and look for every record it took
 	HAMMER_ROUNDS=150 $(BIN)/pytest tests/fault/test_report_crash.py -q
 
 fuzz: $(VENV)/.ready ## property tests with a large budget
