@@ -10,9 +10,8 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from connector.core.choose import choose
-
 from connector.adapters.memory_log import MemoryLog
+from connector.core.choose import choose
 from connector.errors import NotFound, Reason, Unavailable
 from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter

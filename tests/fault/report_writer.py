@@ -15,9 +15,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from connector.core.choose import choose
-
 from connector.adapters.segments import SegmentLog
+from connector.core.choose import choose
 from connector.metering.meter import Meter
 from tests.logs import open_meter, use
 from tests.reports import report

@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from connector.core.choose import choose
 
 from connector.adapters.segments import SegmentLog
+from connector.core.choose import choose
 from connector.core.interface import Core
 from connector.errors import ConfigError
 from connector.model import receipt as receipts
