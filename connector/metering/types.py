@@ -15,10 +15,15 @@ from typing import TypeAlias
 from connector.core.interface import Columns
 from connector.errors import InvalidInput, Reason
 from connector.metering.reader import LogReader
-from connector.model.receipt import MAX_TEXT, MAX_TIME_MS, Outcome, Quantity, Receipt
+from connector.model.receipt import (
+    MAX_REPORTER,
+    MAX_TEXT,
+    MAX_TIME_MS,
+    Outcome,
+    Quantity,
+    Receipt,
+)
 from connector.model.use import Counters
-
-MAX_REPORTER = 64  # characters of a reporter's name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
