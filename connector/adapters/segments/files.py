@@ -285,6 +285,13 @@ class Files:
             self._writable = None
 
 
+def damaged(what: str) -> CorruptLog:
+    return CorruptLog(
+        f"{what}; nothing was changed",
+        hint="stop the node; connector log fsck says where, docs/operations.md what then",
+    )
+
+
 def dropped() -> Gone:
     return Gone("these receipts were dropped when their retention ended")
 

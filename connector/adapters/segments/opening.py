@@ -17,7 +17,7 @@ import structlog
 from connector.adapters.segments import frames
 from connector.adapters.segments.derived import STRIDE, Derived, encode_places
 from connector.adapters.segments.disk import Disk
-from connector.adapters.segments.files import Files
+from connector.adapters.segments.files import Files, damaged
 from connector.adapters.segments.frames import Broken, Header
 from connector.adapters.segments.marks import Position
 from connector.adapters.segments.sealed import Summary
@@ -262,10 +262,7 @@ def follows(summary: Summary, log_id: bytes, start: int, first: int, chain: byte
 
 
 def _damaged() -> CorruptLog:
-    return CorruptLog(
-        "the log is damaged before its last commit; nothing was changed",
-        hint="stop the node; connector log fsck says where, docs/operations.md what then",
-    )
+    return damaged("the log is damaged before its last commit")
 
 
 def _lacking() -> CorruptLog:

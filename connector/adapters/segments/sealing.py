@@ -18,7 +18,7 @@ from typing import IO
 from connector.adapters.segments import frames
 from connector.adapters.segments.derived import Derived
 from connector.adapters.segments.disk import Disk
-from connector.adapters.segments.files import Files
+from connector.adapters.segments.files import Files, damaged
 from connector.adapters.segments.frames import Broken
 from connector.adapters.segments.marks import Marks
 from connector.adapters.segments.sealed import (
@@ -30,7 +30,6 @@ from connector.adapters.segments.sealed import (
 )
 from connector.core.interface import Core
 from connector.errors import Conflict, InvalidInput, NotFound, Unavailable
-from connector.ports.receipts import CorruptLog
 from connector.ports.segments import Form, Segment
 
 
@@ -144,7 +143,7 @@ class Sealing:
             disk.remove(old)
             disk.sync_folder(old.parent)
         except Broken:
-            raise _damaged() from None
+            raise damaged("a segment of the log is damaged") from None
         except OSError as error:
             raise Unavailable(
                 "the segment cannot be written", hint="check the disk and its free space"
@@ -205,10 +204,3 @@ class Sealing:
             self._proceed()
         if file.read(1):
             raise Broken
-
-
-def _damaged() -> CorruptLog:
-    return CorruptLog(
-        "this segment is damaged: nothing was changed",
-        hint="stop the node; connector log fsck says where, docs/operations.md what then",
-    )
