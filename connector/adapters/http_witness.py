@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -50,6 +51,7 @@ class HttpWitness:
             trust_env=False,
             timeout=timeout_s,
             limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
             headers={"User-Agent": "tds-connector", "Accept-Encoding": "identity"},
         )
 

@@ -165,12 +165,14 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 
 
 @asynccontextmanager
-async def _server(answer: bytes, *, hang: bool = False):
-    """Gives every connection the same bytes; its URL."""
+async def _server(answer: bytes, *, hang: bool = False, asked: list[bytes] | None = None):
+    """Gives every connection the same bytes; its URL. ``asked`` gains the heads of requests."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            if asked is not None:
+                asked.append(head)
             writer.write(answer)
             await writer.drain()
             if hang:
@@ -260,6 +262,20 @@ async def test_silence_ends(meter, socket_enabled: None) -> None:
             with pytest.raises(Unavailable):
                 await peer.add_checkpoint(request_for(meter.log, 0))
             await peer.close()
+
+
+async def test_nothing_is_remembered_of_an_answer(meter, socket_enabled: None) -> None:
+    asked: list[bytes] = []
+    cookies = [f"Set-Cookie: c{number}={'x' * 200}; Path=/" for number in range(20)]
+    async with _server(http(409, b"3\n", *cookies), asked=asked) as url:
+        peer = HttpWitness(url)
+        for _ in range(3):
+            with pytest.raises(StaleSize):
+                await peer.add_checkpoint(request_for(meter.log, 0))
+        await peer.close()
+    assert len(asked) == 3
+    assert len({len(head) for head in asked}) == 1
+    assert b"cookie" not in asked[2].lower()
 
 
 async def test_the_size_in_a_409_is_told(meter, socket_enabled: None) -> None:
