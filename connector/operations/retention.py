@@ -23,6 +23,7 @@ from connector.metering.meter import Meter
 from connector.model import fields
 from connector.model.negotiation import AgreementState, StoredAgreement
 from connector.model.receipt import ActReceipt, decode
+from connector.ports.receipts import CorruptLog
 from connector.ports.segments import Form, Segment, Segments
 
 LOOK_S = 60.0  # seconds between looks for segments to seal; one of them fills in minutes at most
@@ -60,8 +61,8 @@ class Retention:
 
     async def seal(self) -> AsyncIterator[Segment]:
         """Seal what is complete, oldest first; each as it is afterwards. Raises as
-        ``Segments.seal`` does."""
-        async for segment in _sealed(self._segments, self._beside):
+        ``Segments.seal`` does; for a damaged one after the others were sealed."""
+        async for segment in _sealed(self._segments, self._beside, set()):
             yield segment
 
     async def droppable(self, before: datetime) -> Droppable:
@@ -144,18 +145,34 @@ class Retention:
 
 
 async def seal_in_background(segments: Segments, beside: Executor) -> None:
-    """Seal what becomes complete, until cancelled."""
+    """Seal what becomes complete, until cancelled. A damaged segment is read once."""
+    damaged: set[int] = set()
     while True:
         try:
-            async for segment in _sealed(segments, beside):
+            async for segment in _sealed(segments, beside, damaged):
                 log.info("a segment of the log was sealed", start=segment.start)
         except ConnectorError as error:
             log.warning("a segment of the log is not sealed", reason=error.message)
         await asyncio.sleep(LOOK_S)
 
 
-async def _sealed(segments: Segments, beside: Executor) -> AsyncIterator[Segment]:
+async def _sealed(
+    segments: Segments, beside: Executor, damaged: set[int]
+) -> AsyncIterator[Segment]:
+    """Those that start at ``damaged`` are left alone; it gains those that raise ``CorruptLog``,
+    which is raised when the others are sealed."""
     loop = asyncio.get_running_loop()
+    found: CorruptLog | None = None
     for segment in await asyncio.to_thread(segments.segments):
-        if segment.form is Form.COMPLETE:
-            yield await loop.run_in_executor(beside, segments.seal, segment.start)
+        if segment.form is not Form.COMPLETE or segment.start in damaged:
+            continue
+        try:
+            sealed = await loop.run_in_executor(beside, segments.seal, segment.start)
+        except CorruptLog as error:
+            log.error("a segment of the log is damaged", start=segment.start)
+            damaged.add(segment.start)
+            found = error
+        else:
+            yield sealed
+    if found is not None:
+        raise found

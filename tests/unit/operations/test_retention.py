@@ -17,8 +17,10 @@ from connector.core.choose import choose
 from connector.errors import Conflict, Gone, NotFound, Unavailable
 from connector.metering.meter import Meter
 from connector.model.negotiation import AgreementState, StoredAgreement
+from connector.operations import retention
 from connector.operations.retention import Retention, seal_in_background
-from connector.ports.segments import Form
+from connector.ports.receipts import CorruptLog
+from connector.ports.segments import Form, Segment
 from tests.logs import ManualClock, act, open_meter, refusal, until, use
 
 FIRST, SECOND = "urn:uuid:first", "urn:uuid:second"
@@ -238,6 +240,60 @@ async def test_segments_are_sealed_in_the_background(kept: Kept) -> None:
         task = asyncio.create_task(seal_in_background(kept.log, beside))
         await until(lambda: kept.log.segments()[0].form is Form.SEALED)
         assert kept.log.segments()[1].form is Form.OPEN
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def damage(folder: Path, start: int) -> None:
+    (path,) = (path for path in folder.rglob("*") if path.name.startswith(f"{start:020}"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+async def test_a_damaged_segment_is_left_and_the_others_are_sealed(
+    kept: Kept, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        await kept.day(FIRST)
+    starts = [segment.start for segment in kept.log.segments()]
+    damage(tmp_path, starts[0])
+    found = []
+    with pytest.raises(CorruptLog):
+        async for segment in kept.retention.seal():
+            found.append(segment.start)
+    assert found == starts[1:3]
+
+
+async def test_a_damaged_segment_is_read_once(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LOOK_S", 0.01)
+    await kept.day(FIRST)
+    start = kept.log.segments()[0].start
+    damage(tmp_path, start)
+    asked, looks = [], 0
+    seal, segments = kept.log.seal, kept.log.segments
+
+    def counted(start: int) -> Segment:
+        asked.append(start)
+        return seal(start)
+
+    def looked() -> list[Segment]:
+        nonlocal looks
+        looks += 1
+        return segments()
+
+    monkeypatch.setattr(kept.log, "seal", counted)
+    monkeypatch.setattr(kept.log, "segments", looked)
+    with ThreadPoolExecutor(1) as beside:
+        task = asyncio.create_task(seal_in_background(kept.log, beside))
+        await until(lambda: looks > 3)
+        assert asked == [start]
+        await kept.day(FIRST)
+        following = segments()[1].start
+        await until(lambda: segments()[1].form is Form.SEALED)
+        assert asked == [start, following]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
