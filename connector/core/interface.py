@@ -160,8 +160,8 @@ class Keys(Protocol):
     """Which use has which leaf: a map from 10-byte keys to leaf indices, most of it on disk.
 
     It follows from the log and can be made anew from it. One thread stages, seals, forgets and
-    freezes, one settles; ``find`` may be called from any. What is *staged* is found, and becomes permanent or vanishes by the group.
-    Memory does not grow with the number of keys.
+    freezes, one settles; ``find`` may be called from any. What is *staged* is found, and becomes
+    permanent or vanishes by the group. Memory does not grow with the number of keys.
     """
 
     def find(self, key: bytes) -> int | None:

@@ -168,6 +168,24 @@ def test_a_use_has_one_leaf_whatever_happened_since(core: Core, keys: Keys) -> N
     assert core.make_records(report, place, keys) == again
 
 
+def test_a_use_has_one_leaf_while_keys_move_to_files(core: Core, keys: Keys) -> None:
+    """Files are written, merged and removed beside it."""
+    rows = 200
+    everything: list[bytes] = []
+    for end in range(rows, 20 * rows + 1, rows):
+        fresh = [b"%d" % number for number in range(end - rows, end)]
+        place = replace(salted(PLACE, rows), index=end - rows)
+        made = core.make_records(columns(fresh), place, keys)
+        assert made.refused == []
+        keys.settle()
+        everything += fresh
+        keys.freeze(end)
+        for _ in range(5):
+            known = everything[:: end // rows]
+            made = core.make_records(columns(known), salted(PLACE, len(known)), keys)
+            assert made.refused == [(row, Fault.DUPLICATE) for row in range(len(known))]
+
+
 IMPOSSIBLE = {
     "no scope": replace(PLACE, scope=""),
     "a scope too long": replace(PLACE, scope="x" * 513),
