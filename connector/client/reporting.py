@@ -1,14 +1,15 @@
 """Reporting uses to a node of one's own organisation, from Python.
 
-    async with Reporting("gateway.reporter.json") as reporting:
+    async with Reporting("gateway.reporter") as reporting:
         taken = await reporting.report([UseReport(agreement_id, columns)])
 
 ``report`` may be called many times at once: batches travel one after the other over one stream,
 without waiting for each other's answers. An answer means that the receipts, and the signed
 checkpoint that covers them, are on stable storage at the node.
 
-Where the node cannot be reached, or restarts, a batch is sent again for a while. What had gone in
-before is then refused as ``Fault.DUPLICATE``: such a record has its receipt.
+Where the node cannot be reached, restarts or does not answer, a batch is sent again for a while.
+What had gone in before is then refused as ``Fault.DUPLICATE``: such a record has its receipt. One
+that is ``Fault.RUNNING`` at the node's gate has none yet, and is for the caller to report again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from connector.identity.reporters import DOOR_NAME, ReporterFile, read_file
 
 WINDOW = 8  # batches under way at once; the node reads no further ones of a stream
 PATIENCE_S = 60.0  # seconds that a batch is sent again before its report fails
+ANSWER_S = 10.0  # seconds that an answer is waited for, however small the patience is
 MAX_FILE_BYTES = 65_536
 _HINT = "is the node running, and does connector reporters list show this reporter?"
 _OPTIONS = [
@@ -103,8 +105,9 @@ class Reporting:
     add`` wrote; or a node's data folder, whose operator then reports.
 
     ``window``: batches under way at once; ``patience_s``: seconds that a batch is sent again where
-    the node cannot be reached. Entering it raises ``InvalidInput`` for a file that is none,
-    ``NodeNotRunning``, ``ConfigError``.
+    the node cannot be reached; an answer is waited for half of that time, ``ANSWER_S`` at least,
+    and then the stream ends and the batch is sent again. Entering it raises ``InvalidInput`` for a
+    file that is none, ``NodeNotRunning``, ``ConfigError``.
     """
 
     def __init__(
@@ -168,16 +171,20 @@ class Reporting:
             raise Unavailable("reports are made inside its async with")
         async with self._opening:
             if self._stream is None or self._stream.ended:
-                self._stream = _Stream(rpc.MeteringServiceStub(self._channel).ReportUses())
+                call = rpc.MeteringServiceStub(self._channel).ReportUses()
+                self._stream = _Stream(call, max(self._patience_s / 2, ANSWER_S))
         return self._stream
 
 
 class _Stream:
-    """One call of ``ReportUses``; ``ended`` once nothing more comes of it."""
+    """One call of ``ReportUses``; ``ended`` once nothing more comes of it. A batch that has no
+    answer after ``answer_s`` seconds ends it."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, answer_s: float) -> None:
         self.ended = False
         self._call: _Call = call
+        self._answer_s = answer_s
+        self._end: ConnectorError = Unavailable("the node ended the stream")
         self._writing = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[pb.ReportUsesResponse]] = {}
         self._reader = asyncio.create_task(self._read())
@@ -185,6 +192,17 @@ class _Stream:
     async def send(self, request: pb.ReportUsesRequest) -> pb.ReportUsesResponse:
         answer: asyncio.Future[pb.ReportUsesResponse] = asyncio.get_running_loop().create_future()
         self._waiting[request.batch] = answer
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await self._answered(request, answer)
+        except TimeoutError:
+            self._end = Unavailable("the node does not answer")
+            await self.close()
+            raise _again(self._end) from None
+
+    async def _answered(
+        self, request: pb.ReportUsesRequest, answer: asyncio.Future[pb.ReportUsesResponse]
+    ) -> pb.ReportUsesResponse:
         try:
             async with self._writing:
                 if not answer.done():
@@ -200,7 +218,7 @@ class _Stream:
         await asyncio.wait({self._reader})
 
     async def _read(self) -> None:
-        error: ConnectorError = Unavailable("the node ended the stream")
+        error: ConnectorError | None = None
         try:
             while isinstance(response := await self._call.read(), pb.ReportUsesResponse):
                 answer = self._waiting.pop(response.batch, None)
@@ -217,7 +235,7 @@ class _Stream:
             self.ended = True
             for answer in self._waiting.values():
                 if not answer.done():
-                    answer.set_exception(_again(error))
+                    answer.set_exception(_again(error or self._end))
             self._waiting.clear()
             self._call.cancel()
 

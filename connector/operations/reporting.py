@@ -28,17 +28,20 @@ from connector.errors import InvalidInput, NotFound, Reason, Refused, Unauthenti
 from connector.metering.types import Report, Reported
 from connector.model.negotiation import AgreementState, Party, StoredAgreement
 from connector.model.participant import Participant
+from connector.model.receipt import MAX_TEXT
 from connector.policy import decisions, inputs
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
 from connector.ports.policy import PolicyEngine
 from connector.ports.receipts import Tip
+from connector.verifier.rules import AHEAD
 
 MAX_REPORTS = 1000  # in one batch
-AHEAD = timedelta(minutes=5)  # that a reporter's clock may differ from ours
+MAX_UNDER_WAY = 64  # batches in the meter, whether their callers are still there or not
 HELD_S = 60.0  # seconds that an answer of the policy engine holds
 REFUSED_S = 1.0  # seconds that a refusal holds
 MAX_RULES = 4096  # answers that are remembered
+MAX_REFUSALS = 1024  # refusals that are remembered
 
 UNKNOWN = NotFound("there is no such agreement with this node as its provider")
 ENDED = Refused([Reason("agreement", "ended", "active")])
@@ -89,15 +92,15 @@ class ReportMeter(Protocol):
 class _Rule:
     """What reports of one agreement and purpose are held to, until ``until`` (monotonic).
 
-    It followed from the record ``consumer`` (None: the consumer was not active) and the policy
-    bundle ``digest``. With a ``refusal`` the rest means nothing.
+    It followed from the record ``consumer`` of the participant ``peer`` (None: it was not active)
+    and the policy bundle ``digest``. With a ``refusal`` the rest means nothing.
     """
 
     peer: str
     consumer: Participant | None
     digest: bytes
     until: float
-    refusal: Refused | None = None
+    refusal: Refused | NotFound | None = None
     first_ms: int = 0
     last_ms: int = 0
     limit: int | None = None
@@ -131,7 +134,9 @@ class Reporting:
         self._clock = clock
         self._observe = observe
         self._rules: OrderedDict[tuple[str, str], _Rule] = OrderedDict()
+        self._refusals: OrderedDict[tuple[str, str], _Rule] = OrderedDict()
         self._stops = 0
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._under_way: dict[asyncio.Task[list[Reported]], frozenset[str]] = {}
 
     async def report(self, reporter: str, batch: Sequence[UseReport | InvalidInput]) -> Answers:
@@ -149,18 +154,23 @@ class Reporting:
             raise InvalidInput(
                 f"batch: 1 to {MAX_REPORTS} reports, of at most {MAX_RECORDS} records together"
             )
-        held = await self._held(reporter, batch)
-        reports = [one for one in held if isinstance(one, Report)]
-        if not reports:
+        await self._room.acquire()  # a caller that goes away keeps its place if the meter has it
+        task: asyncio.Task[list[Reported]] | None = None
+        try:
+            held = await self._held(reporter, batch)
+            reports = [one for one in held if isinstance(one, Report)]
+            if reports:
+                task = asyncio.create_task(self._meter.report(reports))
+                self._under_way[task] = frozenset(one.scope for one in reports)
+                task.add_done_callback(self._done)
+        finally:
+            if task is None:
+                self._room.release()
+        if task is None:
             tip = self._meter.checkpoint()
             refused = tuple(one for one in held if not isinstance(one, Report))
             return Answers(refused, tip.size, tip.checkpoint)
-        task = asyncio.create_task(self._meter.report(reports))
-        self._under_way[task] = frozenset(one.scope for one in reports)
-        task.add_done_callback(self._done)
         taken = await asyncio.shield(task)
-        for one in taken:
-            self._observe(one)
         rest = iter(taken)
         answers = tuple(next(rest) if isinstance(one, Report) else one for one in held)
         return Answers(answers, taken[-1].size, taken[-1].checkpoint)
@@ -171,15 +181,19 @@ class Reporting:
         The agreement's state MUST say so already.
         """
         self._stops += 1
-        for key in [key for key in self._rules if key[0] == agreement_id]:
-            del self._rules[key]
+        for known in (self._rules, self._refusals):
+            for key in [key for key in known if key[0] == agreement_id]:
+                del known[key]
         if tasks := [task for task, scopes in self._under_way.items() if agreement_id in scopes]:
             await asyncio.wait(tasks)
 
     def _done(self, task: asyncio.Task[list[Reported]]) -> None:
+        """What went in is observed here: nobody may have waited for it."""
         del self._under_way[task]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody may have waited
+        self._room.release()
+        if not task.cancelled() and task.exception() is None:
+            for one in task.result():
+                self._observe(one)
 
     async def _held(
         self, reporter: str, batch: Sequence[UseReport | InvalidInput]
@@ -197,10 +211,9 @@ class Reporting:
                 return held
 
     async def _hold(self, reporter: str, report: UseReport) -> Report | Refused | NotFound:
-        try:
-            rule = await self._rule(report.agreement_id, report.columns.purpose)
-        except NotFound:
+        if len(report.agreement_id) > MAX_TEXT:  # too long to be one, or to be remembered
             return UNKNOWN
+        rule = await self._rule(report.agreement_id, report.columns.purpose)
         if rule.refusal is not None:
             return rule.refusal
         last_ms = min(rule.last_ms, _millis(self._clock.now() + AHEAD))
@@ -216,9 +229,9 @@ class Reporting:
         )
 
     async def _rule(self, agreement_id: str, purpose: str) -> _Rule:
-        """The rule that holds now. Raises ``NotFound``; ``Unavailable`` if there is no telling."""
+        """The rule that holds now. Raises ``Unavailable`` if there is no telling."""
         key, now = (agreement_id, purpose), self._clock.monotonic()
-        known = self._rules.get(key)
+        known = self._refusals.get(key) or self._rules.get(key)
         if (
             known is not None
             and now < known.until
@@ -229,11 +242,19 @@ class Reporting:
         stops = self._stops
         rule = await self._decide(agreement_id, purpose, now)
         if stops == self._stops:
-            self._rules[key] = rule
-            self._rules.move_to_end(key)
-            while len(self._rules) > MAX_RULES:
-                self._rules.popitem(last=False)
+            self._remember(key, rule)
         return rule
+
+    def _remember(self, key: tuple[str, str], rule: _Rule) -> None:
+        """Refusals apart from the others, so that no number of them drives one out."""
+        self._rules.pop(key, None)
+        self._refusals.pop(key, None)
+        known, most = (
+            (self._rules, MAX_RULES) if rule.refusal is None else (self._refusals, MAX_REFUSALS)
+        )
+        known[key] = rule
+        while len(known) > most:
+            known.popitem(last=False)
 
     def _active(self, did: str) -> Participant | None:
         """The record of a participant, if it is an active member. Raises ``Unavailable``."""
@@ -243,10 +264,15 @@ class Reporting:
             return None
 
     async def _decide(self, agreement_id: str, purpose: str, now: float) -> _Rule:
-        agreement = await self._agreements.agreement(agreement_id)
-        if agreement.party is not Party.PROVIDER:
-            raise NotFound("another side's agreement")
-        peer, digest = agreement.peer, self._engine.digest
+        digest = self._engine.digest
+        try:
+            agreement = await self._agreements.agreement(agreement_id)
+        except NotFound:
+            agreement = None
+        if agreement is None or agreement.party is not Party.PROVIDER:
+            ours = self._active(self._did)
+            return _Rule(self._did, ours, digest, now + REFUSED_S, UNKNOWN)
+        peer = agreement.peer
         consumer = self._active(peer)
         published = await self._datasets.get(agreement.terms.target)
         if consumer is None or published is None or agreement.state is not AgreementState.ACTIVE:

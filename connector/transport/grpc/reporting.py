@@ -5,15 +5,16 @@ the members' door does not. Columns pass through as they are: nothing here looks
 but for those that were refused.
 
 Of one stream ``WINDOW`` batches are in the node at once, and ``MAX_BATCHES`` of all streams; then
-no more is read. Answers leave in the order of the batches. A batch that makes no sense is refused
-and the stream goes on; where the node fails the stream ends with a status, and what was not
-answered is sent again.
+no more is read. A reporter has ``MAX_STREAMS_EACH`` streams at most, so that a single one does not
+shut the others out. Answers leave in the order of the batches. A batch that makes no sense is
+refused and the stream goes on; where the node fails the stream ends with a status, and what was
+not answered is sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
@@ -28,6 +29,7 @@ from connector.operations.reporting import Answer, Reporting, UseReport
 WINDOW = 8  # batches of one stream in the node at once
 MAX_BATCHES = 64  # batches of all streams of a door in the node at once
 MAX_STREAMS = 32  # at one door
+MAX_STREAMS_EACH = 8  # of one reporter
 MESSAGE_BYTES = 2 << 20  # of one batch; the largest that makes sense has 1.3 MB
 
 MAX_USE_IDS_BYTES = MAX_RECORDS * (MAX_USE_ID + 1)
@@ -43,15 +45,19 @@ class ReportingServicer(rpc.MeteringServiceServicer):
     def __init__(self, reporting: Callable[[], Reporting], reporter: Callable[[], str]) -> None:
         self._reporting = reporting
         self._reporter = reporter
-        self._streams = 0
+        self._streams: Counter[str] = Counter()  # by reporter
         self._room = asyncio.Semaphore(MAX_BATCHES)
 
     async def ReportUses(
         self, request_iterator: AsyncIterator[pb.ReportUsesRequest], context: object
     ) -> AsyncIterator[pb.ReportUsesResponse]:
-        if self._streams >= MAX_STREAMS:
-            raise RateLimited("too many streams of reporters", hint="one stream is enough for each")
         service, reporter = self._reporting(), self._reporter()
+        if self._streams[reporter] >= MAX_STREAMS_EACH:
+            hint = f"one stream carries any number of batches; at most {MAX_STREAMS_EACH} at once"
+            raise RateLimited("too many streams of this reporter", hint=hint)
+        if self._streams.total() >= MAX_STREAMS:
+            hint = f"at most {MAX_STREAMS} at once: try again when another has ended"
+            raise RateLimited("too many streams of all reporters", hint=hint)
         window = asyncio.Semaphore(WINDOW)
         answering: asyncio.Queue[_Answering | None] = asyncio.Queue()
 
@@ -66,7 +72,7 @@ class ReportingServicer(rpc.MeteringServiceServicer):
             finally:
                 answering.put_nowait(None)
 
-        self._streams += 1
+        self._streams[reporter] += 1
         reading = asyncio.create_task(read())
         try:
             while (task := await answering.get()) is not None:
@@ -74,7 +80,7 @@ class ReportingServicer(rpc.MeteringServiceServicer):
                 window.release()
             await reading  # where reading failed, so does the call
         finally:
-            self._streams -= 1
+            self._streams -= Counter((reporter,))  # names without a stream are forgotten
             reading.cancel()
             while not answering.empty():
                 if (task := answering.get_nowait()) is not None:

@@ -109,6 +109,17 @@ def test_duplicates_alone_are_no_failure(node: FakeReporting, tmp_path: Path) ->
     assert call(records(tmp_path)) == 0
 
 
+def test_a_use_that_is_running_is_refused_and_told(
+    node: FakeReporting, tmp_path: Path, capsys: Capture
+) -> None:
+    node.answer = lambda number: [Result(0, 1, 1, {Fault.RUNNING: (1,)}, None)]
+    refused = tmp_path / "refused.jsonl"
+    assert call(records(tmp_path, 2), "--refused", refused, "--json") == 3
+    done = json.loads(capsys.readouterr().out)
+    assert (done["accepted"], done["already_there"], done["refused"]) == (1, 0, {"running": 1})
+    assert json.loads(refused.read_text())["use_id"] == "u1"
+
+
 def test_the_next_run_goes_on(node: FakeReporting, tmp_path: Path, capsys: Capture) -> None:
     """Totals and the file of refused records are as if there had been one run."""
     source, refused = records(tmp_path, 40), tmp_path / "refused.jsonl"

@@ -119,7 +119,7 @@ class Place:
         self.members = dict(RECORDS)
         self.fresh = True
         self.engine = ENGINE
-        self.asked = 0
+        self.asked = self.looked_up = 0
         self.answers = True
         self.digest = self.engine.digest
         self.meter = meter or FakeMeter()
@@ -140,6 +140,7 @@ class Place:
         self.agreements = {one.terms.id: one for one in agreements}
 
     async def agreement(self, agreement_id):
+        self.looked_up += 1
         if agreement_id not in self.agreements:
             raise NotFound("no such agreement")
         return self.agreements[agreement_id]
@@ -363,9 +364,71 @@ async def test_an_end_during_the_decision_counts(place: Place) -> None:
 
 async def test_what_is_remembered_is_bounded(place: Place, monkeypatch: Any) -> None:
     monkeypatch.setattr(reporting, "MAX_RULES", 3)
+    place.holds(*(agreement(number=number) for number in range(10)))
     for number in range(10):
-        await place.one("a", purpose=f"p{number}")
+        assert isinstance(await place.one("a", number=number), Reported)
     assert len(place.reporting._rules) == 3
+
+
+async def test_refusals_drive_no_rule_out(place: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reporting, "MAX_RULES", 3)
+    monkeypatch.setattr(reporting, "MAX_REFUSALS", 3)
+    await place.one("a")
+    for number in range(10):
+        assert isinstance(await place.one("b", purpose=f"p{number}"), Refused)
+        assert isinstance(await place.one("c", number=100 + number), NotFound)
+    assert len(place.reporting._refusals) == 3
+    asked = place.asked
+    assert isinstance(await place.one("d"), Reported)
+    assert place.asked == asked
+
+
+async def test_an_unknown_agreement_is_looked_up_once_a_second(place: Place) -> None:
+    for _ in range(5):
+        assert isinstance(await place.one("a", number=3), NotFound)
+    assert place.looked_up == 1
+    place.holds(agreement(number=3))
+    place.clock.advance(reporting.REFUSED_S)
+    assert isinstance(await place.one("a", number=3), Reported)
+
+
+async def test_a_name_too_long_to_be_an_agreement_s_is_not_remembered(place: Place) -> None:
+    sent = UseReport("urn:" + "a" * 1_000_000, columns("a"))
+    (answer,) = (await place.send(sent)).answers
+    assert isinstance(answer, NotFound)
+    assert (place.looked_up, len(place.reporting._refusals)) == (0, 0)
+
+
+async def test_callers_that_go_away_do_not_fill_the_meter(place: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(place.reporting, "_room", asyncio.Semaphore(3))
+    place.meter.held = asyncio.Event()
+    for number in range(20):
+        caller = asyncio.create_task(place.one(f"u{number}"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait({caller})
+    assert len(place.meter.reports) == 3
+    waiting = asyncio.create_task(place.one("x"))
+    place.meter.held.set()
+    assert isinstance(await waiting, Reported)
+    assert len(place.meter.reports) == 4
+    assert len(place.observed) == 4  # what went in counts, whether its caller stayed or not
+
+
+async def test_a_place_is_given_back_whatever_happens(place: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(place.reporting, "_room", asyncio.Semaphore(1))
+    await place.one("a", number=3)
+    place.answers = False
+    with pytest.raises(Unavailable):
+        await place.one("b")
+    place.answers, place.reading = True, asyncio.Event()
+    caller = asyncio.create_task(place.one("c"))
+    await until(lambda: place.asked == 2)
+    caller.cancel()
+    await asyncio.wait({caller})
+    place.reading.set()
+    assert isinstance(await asyncio.wait_for(place.one("d"), 10), Reported)
 
 
 async def test_failures_of_the_meter_are_the_caller_s(place: Place) -> None:
@@ -375,6 +438,7 @@ async def test_failures_of_the_meter_are_the_caller_s(place: Place) -> None:
     place.meter.report = fail
     with pytest.raises(ConnectorError, match="disk"):
         await place.one("a")
+    assert place.observed == []
     await place.reporting.stop("urn:uuid:agreement-1")
 
 

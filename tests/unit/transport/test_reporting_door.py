@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -37,14 +39,20 @@ from connector.identity.reporters import (
     make_door_certificate,
     write_file,
 )
-from connector.metering.types import Reported
+from connector.metering.types import Report, Reported
 from connector.model.receipt import Quantity
+from connector.operations import reporting as operations
 from connector.operations.reporters import Reporters
 from connector.operations.reporting import Answers
 from connector.transport.grpc import reporting as door_module
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.guard import Guard, OpenCalls, ReporterTls, reporter
-from connector.transport.grpc.reporting import MESSAGE_BYTES, WINDOW, ReportingServicer
+from connector.transport.grpc.reporting import (
+    MAX_STREAMS_EACH,
+    MESSAGE_BYTES,
+    WINDOW,
+    ReportingServicer,
+)
 from connector.transport.grpc.server import Door
 from tests.logs import ManualClock, until
 
@@ -95,7 +103,7 @@ class Place:
         self.clock = ManualClock()
         self.clock.time = datetime.now(UTC)  # TLS has no other
         self.calls = OpenCalls()
-        self.service = Service()
+        self.service: Any = Service()
         self.key = make_tls_key()
         self.certificate = make_door_certificate(self.key, self.clock.now())
         self.reporters = Reporters(
@@ -109,8 +117,8 @@ class Place:
             ReporterTls(self.reporters.known), self.calls, self.clock, lambda *observed: None
         )
         self.door = Door(guard, self.calls, MESSAGE_BYTES)
-        servicer = ReportingServicer(lambda: self.service, lambda: reporter().name)
-        rpc.add_MeteringServiceServicer_to_server(servicer, self.door.server)
+        self.servicer = ReportingServicer(lambda: self.service, lambda: reporter().name)
+        rpc.add_MeteringServiceServicer_to_server(self.servicer, self.door.server)
 
     async def open(self) -> None:
         await self.reporters.open()
@@ -311,6 +319,95 @@ async def test_all_streams_share_what_the_door_holds(place: Place, monkeypatch: 
         await one.__aexit__(None, None, None)
         await until(lambda: place.calls._calls.__len__() == 1)
         assert await three.report([a_report("a")])
+
+
+async def test_one_reporter_does_not_shut_the_others_out(place: Place) -> None:
+    """Streams that stand idle are counted, and forgotten when they end."""
+    channels = [client._open(await place.file(name)) for name in ("idle", "other")]
+    stubs = [rpc.MeteringServiceStub(channel) for channel in channels]
+    idle = [stubs[0].ReportUses() for _ in range(MAX_STREAMS_EACH)]
+    for call in idle:
+        await call.write(pb.ReportUsesRequest(batch=1, reports=[GOOD]))
+        assert (await call.read()).batch == 1
+    one_more = stubs[0].ReportUses()
+    assert await one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "this reporter" in str(await one_more.details())
+    other = stubs[1].ReportUses()
+    await other.write(pb.ReportUsesRequest(batch=2, reports=[GOOD]))
+    assert (await other.read()).batch == 2
+    assert set(place.servicer._streams) == {"idle", "other"}
+    for call in (*idle, other):
+        call.cancel()
+    await until(lambda: not place.servicer._streams)
+    for channel in channels:
+        await channel.close()
+
+
+async def test_streams_that_are_reset_leave_no_more_in_the_node_than_it_has_room_for(
+    place: Place,
+) -> None:
+    """With the service itself, before a meter that does not come on."""
+    go, inside = asyncio.Event(), 0
+
+    async def meter_report(reports: Any) -> list[Reported]:
+        nonlocal inside
+        inside += len(reports)
+        await go.wait()
+        return [Reported(0, 2, 2, [], 9, NOTE) for _ in reports]
+
+    async def held(name: str, batch: Any) -> list[Report]:
+        return [
+            Report(
+                scope="urn:a", reporter=name, limit=None, first_ms=0, last_ms=1, columns=one.columns
+            )
+            for one in batch
+        ]
+
+    service = operations.Reporting(
+        did="",
+        agreements=SimpleNamespace(),
+        datasets=SimpleNamespace(),
+        engine=SimpleNamespace(),
+        meter=SimpleNamespace(report=meter_report),
+        member=lambda did: None,
+        clock=place.clock,
+        observe=lambda reported: None,
+    )
+    service._held = held
+    place.service = service
+    channel = client._open(await place.file("g"))
+    stub = rpc.MeteringServiceStub(channel)
+    for _ in range(20):
+        call = stub.ReportUses()
+        wanted = min(inside + WINDOW, operations.MAX_UNDER_WAY)
+        for number in range(WINDOW):
+            await call.write(pb.ReportUsesRequest(batch=number, reports=[GOOD]))
+        await until(partial(lambda wanted: inside == wanted, wanted))
+        call.cancel()
+        await until(lambda: not place.servicer._streams)
+    assert inside == len(service._under_way) == operations.MAX_UNDER_WAY
+    await until(lambda: place.servicer._room._value == door_module.MAX_BATCHES)
+    go.set()
+    await until(lambda: not service._under_way)
+    await channel.close()
+
+
+async def test_a_node_that_takes_a_batch_and_never_answers(place: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.2)
+    place.service.gate = asyncio.Event()
+    file = await place.file("g")
+    async with Reporting(file, patience_s=0.1) as reporting:
+        with pytest.raises(Unavailable, match="does not answer"):
+            await asyncio.wait_for(reporting.report([a_report("a")]), 30)
+    async with Reporting(file, patience_s=30) as reporting:
+        stream = await reporting._opened()
+        stream._answer_s = 0.2
+        seen = len(place.service.batches)
+        sending = asyncio.create_task(reporting.report([a_report("a")]))
+        await until(lambda: len(place.service.batches) == seen + 2)  # again, on a new stream
+        place.service.gate.set()
+        assert (await sending).results[0].count == 1
+        assert stream.ended
 
 
 async def test_a_failure_of_the_node_ends_the_stream_and_the_batch_comes_again(
