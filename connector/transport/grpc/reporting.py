@@ -24,7 +24,7 @@ from connector.core.interface import MAX_RECORDS, MAX_USE_ID, Columns
 from connector.errors import ConnectorError, InvalidInput, RateLimited, Refused
 from connector.metering.types import Reported
 from connector.model.receipt import Quantity
-from connector.operations.reporting import Answer, Reporting, UseReport
+from connector.operations.reporting import MAX_REPORTS, Answer, Reporting, UseReport
 
 WINDOW = 8  # batches of one stream in the node at once
 MAX_BATCHES = 64  # batches of all streams of a door in the node at once
@@ -96,6 +96,8 @@ async def _answer(
     service: Reporting, reporter: str, request: pb.ReportUsesRequest
 ) -> pb.ReportUsesResponse:
     try:
+        if not 1 <= len(request.reports) <= MAX_REPORTS:  # before any of them is looked at
+            raise InvalidInput(f"batch: 1 to {MAX_REPORTS} reports")
         found = await service.report(reporter, [_report(one) for one in request.reports])
     except InvalidInput as error:
         return pb.ReportUsesResponse(batch=request.batch, refusal=_refusal(error))
@@ -111,6 +113,8 @@ def _report(message: pb.UseReport) -> UseReport | InvalidInput:
     use_ids = message.use_ids  # a copy each time that it is asked for
     if len(use_ids) > MAX_USE_IDS_BYTES:
         return InvalidInput(f"report: use ids of more than {MAX_USE_IDS_BYTES} bytes")
+    if len(message.amounts) > len(_QUANTITIES):
+        return InvalidInput("report: more amounts than there are quantities")
     try:
         columns = Columns(
             purpose=message.purpose,

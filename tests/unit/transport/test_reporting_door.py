@@ -43,7 +43,7 @@ from connector.metering.types import Report, Reported
 from connector.model.receipt import Quantity
 from connector.operations import reporting as operations
 from connector.operations.reporters import Reporters
-from connector.operations.reporting import Answers
+from connector.operations.reporting import MAX_REPORTS, Answers
 from connector.transport.grpc import reporting as door_module
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.guard import Guard, OpenCalls, ReporterTls, reporter
@@ -246,6 +246,7 @@ HOSTILE = {
         amounts=[pb.Amounts(unit=pb.QUANTITY_CALLS, values=bytes(8 * (MAX_RECORDS + 1)))],
     ),
     "use ids without end": spoilt(use_ids=b"a\n" + b"b" * 1_000_000),
+    "amounts without end": spoilt(amounts=[pb.Amounts()] * 200_000),
 }
 
 
@@ -258,6 +259,17 @@ async def test_hostile_reports_are_refused_and_the_stream_goes_on(place: Place) 
             assert answer.batch == 7
             assert [one.refusal.code for one in answer.results] == ["invalid_input", ""], name
             assert [one.count for one in answer.results] == [0, 2]
+
+
+@pytest.mark.parametrize("count", [0, MAX_REPORTS + 1, 900_000])
+async def test_a_batch_of_too_many_reports_is_not_looked_into(place: Place, count: int) -> None:
+    """Of 2 MiB a batch may be 900,000 empty reports: the event loop has no time for them."""
+    async with Reporting(await place.file("g")) as reporting:
+        stream = await reporting._opened()
+        answer = await stream.send(pb.ReportUsesRequest(batch=7, reports=[pb.UseReport()] * count))
+        assert (answer.batch, answer.refusal.code) == (7, "invalid_input")
+        assert not place.service.batches
+        assert await reporting.report([a_report("a")])
 
 
 async def test_a_batch_that_the_service_does_not_take_is_refused(place: Place) -> None:
