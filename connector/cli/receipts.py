@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from connector.cli import output
 from connector.cli.agreements import AgreementId
 from connector.cli.failure import PEER_FAULT
+from connector.cli.log_export import with_log
 from connector.cli.session import DEFAULT_DATA, Data, Json, with_node
 from connector.errors import Conflict, InvalidInput
 
@@ -52,6 +54,42 @@ def list_receipts(
         empty="none yet",
     )
     output.note(f"{found.log_size:,} receipts in the whole log")
+
+
+@receipts.command()
+def proof(
+    agreement: AgreementId,
+    number: Annotated[
+        int, typer.Argument(min=1, max=2**53, help="The receipt's number in the agreement.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="The file to write; FILE.leaf beside it.", metavar="FILE")
+    ] = Path("receipt.tlog-proof"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Write one receipt, and a C2SP tlog-proof that it is in this node's log."""
+    from connector.tlog.proof import Proof, write_proof
+
+    leaf = out.with_name(f"{out.name}.leaf")
+    for path in (out, leaf):
+        if path.exists() and not force:
+            raise Conflict(f"{path} is already there", hint="choose another --out, or add --force")
+    found = with_node(data, lambda node: node.receipt_proof(agreement, number))
+    key = with_log(data, lambda log: log.keys()).log
+    content = write_proof(Proof(found.index, found.inclusion, found.checkpoint))
+    try:
+        leaf.write_bytes(found.leaf)
+        out.write_bytes(content)
+    except OSError as error:
+        raise InvalidInput(f"{out} cannot be written: {error.strerror}") from error
+    if as_json:
+        output.show_json({"path": str(out), "leaf": str(leaf), "index": found.index, "key": key})
+        return
+    output.say(f"wrote {out} and {leaf} (leaf {found.index:,} of the log)")
+    words = ["connector-verify", "proof", str(out), "--leaf", str(leaf), "--key", key]
+    output.say(f"check it anywhere: {shlex.join(words)}")
 
 
 def _agree(line: ReconcileLine) -> str:

@@ -212,6 +212,12 @@ class Node:
             tuple(convert.receipt(each) for each in reply.receipts), reply.log_size
         )
 
+    async def receipt_proof(self, agreement_id: str, number: int) -> types.ReceiptProof:
+        """One receipt of this node's own log, to be shown to others. Raises ``NotFound``."""
+        request = pb.GetReceiptProofRequest(agreement_id=agreement_id, number=number)
+        reply = await self._calls.one(self._stub.GetReceiptProof(request, timeout=DEADLINE_S))
+        return types.ReceiptProof(reply.leaf, reply.index, tuple(reply.inclusion), reply.checkpoint)
+
     async def export_evidence(self, agreement_id: str, *, disclose_secret: bool = False) -> bytes:
         """The bytes of an evidence file (docs/evidence.md)."""
         request = pb.ExportEvidenceRequest(

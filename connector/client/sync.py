@@ -150,6 +150,9 @@ class SyncNode:
     def receipts(self, scope: str = "", *, limit: int = 0) -> types.Receipts:
         return self._wait(self._node.receipts(scope, limit=limit))
 
+    def receipt_proof(self, agreement_id: str, number: int) -> types.ReceiptProof:
+        return self._wait(self._node.receipt_proof(agreement_id, number))
+
     def export_evidence(self, agreement_id: str, *, disclose_secret: bool = False) -> bytes:
         return self._wait(self._node.export_evidence(agreement_id, disclose_secret=disclose_secret))
 

@@ -129,6 +129,17 @@ class Receipts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptProof:
+    """A receipt's bytes, its place in the log, its inclusion proof (32 bytes each, from the leaf
+    up), and the signed checkpoint that it is under."""
+
+    leaf: bytes
+    index: int
+    inclusion: tuple[bytes, ...]
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileLine:
     """``explained``: the two agree, or differ as they may, because a use that failed or was cut at
     the provider need not have reached the consumer."""

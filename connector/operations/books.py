@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from connector.errors import Conflict, ConnectorError, PeerFault, VerificationFailed
+from connector.errors import Conflict, ConnectorError, NotFound, PeerFault, VerificationFailed
 from connector.identity.ourselves import Ourselves, log_origin
 from connector.metering.meter import Meter
 from connector.metering.statement import (
@@ -120,6 +120,29 @@ class Books:
             )
         ]
         return sorted(found, key=lambda recorded: recorded.index)[-most:]
+
+    async def proof(self, scope: str, number: int) -> ReceiptProof:
+        """One receipt of ours, under the newest cosigned checkpoint if that covers it, else under
+        the newest of all.
+
+        Raises ``NotFound`` where there is no such scope or number, ``Gone`` if it was dropped.
+        """
+        return await asyncio.to_thread(self._proof, scope, number)
+
+    def _proof(self, scope: str, number: int) -> ReceiptProof:
+        last, _ = self._meter.last(scope)
+        if not last:
+            raise NotFound("the log has no receipts of this agreement")
+        found = self._meter.receipts(scope, number, 1) if number else []
+        if not found:
+            raise NotFound(f"the agreement has no receipt of this number: the last is {last}")
+        (recorded,) = found
+        note, size = recorded.checkpoint, recorded.size
+        cosigned = self._meter.latest_cosigned()
+        if cosigned is not None and parse_checkpoint(cosigned).size > recorded.index:
+            note, size = cosigned, parse_checkpoint(cosigned).size
+        path = tuple(self._meter.inclusion(recorded.index, size))
+        return ReceiptProof(recorded.leaf, recorded.index, path, note)
 
     async def reconcile(self, agreement_id: str) -> tuple[Line, ...]:
         """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``

@@ -1,4 +1,4 @@
-"""A whole exported log to a verdict: the seven steps of docs/evidence.md, section 6.2.
+"""A whole exported log to a verdict: the seven steps of docs/evidence.md, section 7.2.
 
 1. the checkpoint is signed by the log's key
 2. every named witness cosigned it

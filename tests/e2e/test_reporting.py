@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -138,6 +140,24 @@ def meter(place: Place, source: Path, *more: object, ok: bool = True) -> Any:
     return connector(*words, ok=ok)
 
 
+async def proven(place: Place, agreement: str, number: int, name: str) -> None:
+    """One record, shown to an auditor who has the log's key and these two files."""
+    out = place.folder / f"{name}.tlog-proof"
+    words = ("receipts", "proof", agreement, number, "--out", out, "--data", place.data)
+    done = connector(*words)
+    verify = [str(Path(sys.executable).with_name("connector-verify")), "proof", str(out)]
+    key = connector("log", "keys", "--data", place.data)["log"]
+    checked = await asyncio.to_thread(
+        subprocess.run,
+        [*verify, "--leaf", done["leaf"], "--key", key, "--json"],
+        capture_output=True,
+        check=False,
+    )
+    assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
+    receipt = json.loads(checked.stdout)["receipt"]
+    assert (receipt["scope"], receipt["number"]) == (agreement, number)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 async def test_a_file_of_each_form_goes_in_and_is_evidence(place: Place, suffix: str) -> None:
     agreement = await place.agreement()
@@ -151,6 +171,7 @@ async def test_a_file_of_each_form_goes_in_and_is_evidence(place: Place, suffix:
     async with place.space.node("provider") as node:
         last = (await node.receipts(agreement, limit=1)).receipts[-1]
     assert (last.kind, last.reporter, last.use_id) == ("record", "gateway", f"u{ROWS - 1}")
+    await proven(place, agreement, last.number, suffix)
     if suffix == "parquet":
         await place.verify(agreement, calls)
 

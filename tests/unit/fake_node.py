@@ -21,6 +21,10 @@ from connector._pb.dataspace.management.v1 import management_pb2 as pb
 from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
 from connector.cli.configuration import render
 from connector.config import Directory, Node
+from connector.tlog.checkpoint import sign_checkpoint
+from connector.tlog.merkle import leaf_hash
+from tests.exported import VKEY, records
+from tests.vectors.scenario import PROVIDER
 
 AGREEMENT = "urn:uuid:11111111-1111-4111-8111-111111111111"
 DATASET = "urn:uuid:22222222-2222-4222-8222-222222222222"
@@ -48,6 +52,10 @@ LISTED = {
     "tds:table": "flights",
     "tds:columns": [{"name": "dest", "type": "VARCHAR", "role": "dimension"}],
 }
+
+
+(LEAF,) = records(1)  # all of the node's log
+CHECKPOINT = sign_checkpoint(PROVIDER.origin, 1, leaf_hash(LEAF), PROVIDER.key)
 
 
 class Fault(Exception):
@@ -151,6 +159,8 @@ class FakeNode:
                 pb.QueryResponse(chunk=STREAM[100:]),
             ],
             "ListReceipts": pb.ListReceiptsResponse(receipts=[summary()], log_size=12),
+            "GetReceiptProof": pb.GetReceiptProofResponse(leaf=LEAF, checkpoint=CHECKPOINT),
+            "GetLogKeys": pb.GetLogKeysResponse(log=VKEY.encode()),
             "ExportEvidence": pb.ExportEvidenceResponse(evidence=b'{"format":"tds-evidence/1"}'),
             "Reconcile": pb.ReconcileResponse(
                 lines=[
@@ -217,9 +227,12 @@ def _answer(node: FakeNode, method: str, *, streams: bool) -> Callable[..., Any]
     return many if streams else one
 
 
+STREAMS = ("ExportLog", "Negotiate", "Query", "SealSegments")
+
+
 def _servicer(base: type, node: FakeNode) -> Any:
     methods = {
-        name: _answer(node, name, streams=name in ("Query", "Negotiate"))
+        name: _answer(node, name, streams=name in STREAMS)
         for name in vars(base)
         if not name.startswith("_")
     }
@@ -243,6 +256,8 @@ def running(*, directory: bool = False) -> Iterator[tuple[Path, FakeNode]]:
     else:
         servicer = _servicer(rpc.ManagementServiceServicer, node)
         rpc.add_ManagementServiceServicer_to_server(servicer, server)
+    log = _servicer(rpc.LogServiceServicer, node)
+    rpc.add_LogServiceServicer_to_server(log, server)
     server.add_insecure_port(f"unix:{data}/run/connector.sock")
     server.start()
     try:

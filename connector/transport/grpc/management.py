@@ -202,6 +202,17 @@ class ManagementServicer(rpc.ManagementServiceServicer):
             log_size=self._node.status().log_size,
         )
 
+    async def GetReceiptProof(
+        self, request: pb.GetReceiptProofRequest, context: object
+    ) -> pb.GetReceiptProofResponse:
+        proof = await self._node.services().books.proof(request.agreement_id, request.number)
+        return pb.GetReceiptProofResponse(
+            leaf=proof.leaf,
+            index=proof.index,
+            inclusion=proof.inclusion,
+            checkpoint=proof.checkpoint,
+        )
+
     async def ExportEvidence(
         self, request: pb.ExportEvidenceRequest, context: object
     ) -> pb.ExportEvidenceResponse:

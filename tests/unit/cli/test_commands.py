@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -18,9 +19,11 @@ from connector import config
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
 from connector.cli.commands import run
 from connector.cli.configuration import render
+from connector.verifier import cli as verifier
 from tests.unit.fake_node import (
     AGREEMENT,
     DATASET,
+    LEAF,
     OFFER,
     STREAM,
     FakeNode,
@@ -509,6 +512,52 @@ def test_evidence_is_not_overwritten_and_says_how_to_check(
     assert out.read_bytes() == b'{"format":"tds-evidence/1"}'
     assert call(place[0], *words) == 4
     assert call(place[0], *words, "--force") == 0
+
+
+def test_a_receipt_s_proof_is_checked_as_the_command_says(
+    place: tuple[Path, FakeNode], tmp_path: Path, capsys: Capture
+) -> None:
+    data, fake = place
+    out = tmp_path / "a receipt.tlog-proof"
+    words = ["receipts", "proof", AGREEMENT, "7", "--out", str(out)]
+    assert call(data, *words) == 0
+    (request,) = fake.asked_for("GetReceiptProof")
+    assert (request.agreement_id, request.number) == (AGREEMENT, 7)
+    leaf = tmp_path / "a receipt.tlog-proof.leaf"
+    assert leaf.read_bytes() == LEAF
+    _, _, line = capsys.readouterr().out.partition("check it anywhere: ")
+    command, *told = shlex.split(line)
+    assert command == "connector-verify"
+    assert verifier.main(told) == 0
+    capsys.readouterr()
+    out.unlink()
+    assert call(data, *words) == 4, "the receipt's bytes are not overwritten either"
+    assert not out.exists()
+    capsys.readouterr()
+    code, value = as_json(capsys, data, *words, "--force")
+    assert (code, value["path"], value["leaf"]) == (0, str(out), str(leaf))
+    assert value["key"] in told
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "one"])
+def test_receipts_are_numbered_from_1(
+    place: tuple[Path, FakeNode], tmp_path: Path, capsys: Capture, number: str
+) -> None:
+    out = tmp_path / "p"
+    assert call(place[0], "receipts", "proof", AGREEMENT, "--out", str(out), "--", number) == 2
+    assert not place[1].asked
+
+
+def test_a_receipt_that_is_not_there_leaves_no_file(
+    place: tuple[Path, FakeNode], tmp_path: Path, capsys: Capture
+) -> None:
+    def fail(_: object) -> None:
+        raise Fault(grpc.StatusCode.NOT_FOUND, "dropped", error_code="gone")
+
+    place[1].on["GetReceiptProof"] = fail
+    out = tmp_path / "p"
+    assert call(place[0], "receipts", "proof", AGREEMENT, "7", "--out", str(out)) == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_invitation_goes_to_a_private_file(

@@ -24,6 +24,7 @@ from connector.client import (
 from tests.unit.fake_node import (
     AGREEMENT,
     DATASET,
+    LEAF,
     STREAM,
     TABLE,
     FakeNode,
@@ -252,6 +253,7 @@ def test_the_sync_face_gives_the_same(place: tuple[Path, FakeNode]) -> None:
         assert node.reconcile(AGREEMENT).agree
         assert node.search("航班").datasets[0]["@id"] == DATASET
         assert node.negotiations()[0].waiting
+        assert node.receipt_proof(AGREEMENT, 1).leaf == LEAF
         assert node.export_evidence(AGREEMENT).startswith(b"{")
         assert node.end_agreement(AGREEMENT, reason="done") == 1
         assert node.diagnose()[0].ok

@@ -5,17 +5,24 @@ import dataclasses
 
 import pytest
 
-from connector.errors import Conflict, NotFound, PeerFault, Unavailable, VerificationFailed
+from connector.adapters.memory_log import MemoryLog
+from connector.errors import Conflict, Gone, NotFound, PeerFault, Unavailable, VerificationFailed
 from connector.model import receipt as receipts
 from connector.model.negotiation import StoredAgreement
 from connector.model.receipt import ActReceipt, Outcome
 from connector.operations.books import Books
-from connector.tlog.checkpoint import sign_checkpoint
+from connector.ports.peers import ReceiptProof
+from connector.tlog.checkpoint import parse_checkpoint, sign_checkpoint
+from connector.tlog.cosignature import add_line, cosign
+from connector.tlog.merkle import leaf_hash
+from connector.tlog.note import COSIGNATURE_V1, VerifierKey
+from connector.tlog.proof import Proof, verify_proof
 from connector.verifier.evidence import parse_evidence
 from tests.agreements import CONSUMERS, DOCUMENT, PROVIDERS, SECRET
 from tests.logs import CONSUMER, KEY, ORIGIN, PROVIDER, act, test_key
 from tests.parties import (
     AGREEMENT,
+    CONSUMER_KEY,
     CONSUMER_ORIGIN,
     CONSUMER_SELF,
     RECORDS,
@@ -215,6 +222,49 @@ async def test_receipts_are_listed_oldest_first_and_the_last_ones(used) -> None:
     assert [found.index for found in mine.listed("", 3)] == [3, 4, 5]
     assert [found.index for found in mine.listed("", 0)] == list(range(6))
     assert mine.listed("urn:uuid:unknown", 5) == []
+
+
+def proved(found: ReceiptProof, witnesses=()) -> int:
+    """The size of the tree that the receipt is proven in, as an auditor finds it."""
+    key = VerifierKey(CONSUMER_ORIGIN, CONSUMER_KEY.public_key().public_bytes_raw())
+    proof = Proof(found.index, found.inclusion, found.checkpoint)
+    return verify_proof(proof, leaf_hash(found.leaf), [key], witnesses).checkpoint.size
+
+
+async def test_one_receipt_is_proven_under_the_newest_cosigned_checkpoint(used) -> None:
+    mine = books(used)
+    found = await mine.proof(AGREEMENT, 2)
+    assert receipts.decode(found.leaf).number == 2
+    assert found.checkpoint == used.meter.checkpoint().checkpoint
+    assert proved(found) == 5
+    key = test_key("witness")
+    witness = VerifierKey("w.example/log", key.public_key().public_bytes_raw(), COSIGNATURE_V1)
+    note = used.meter.checkpoint().checkpoint
+    note = add_line(note, cosign(note, witness.name, key, 17))
+    await used.meter.add_cosignature(note, witness.name, [witness.public_key])
+    await used.meter.record([act(AGREEMENT)])
+    assert proved(await mine.proof(AGREEMENT, 2), [witness]) == 5
+    newest = await mine.proof(AGREEMENT, 6)
+    assert proved(newest) == parse_checkpoint(newest.checkpoint).size == 6, "nobody cosigned it yet"
+
+
+@pytest.mark.parametrize(
+    ("scope", "number"),
+    [("urn:uuid:unknown", 1), ("", 1), (AGREEMENT, 0), (AGREEMENT, 6), (AGREEMENT, 2**64 - 1)],
+)
+async def test_a_receipt_that_is_not_there_has_no_proof(used, scope: str, number: int) -> None:
+    with pytest.raises(NotFound) as caught:
+        await books(used).proof(scope, number)
+    assert not isinstance(caught.value, Gone)
+
+
+async def test_a_receipt_that_was_dropped_is_gone(used, monkeypatch) -> None:
+    def dropped(storage, first, count):
+        raise Gone("dropped")
+
+    monkeypatch.setattr(MemoryLog, "leaves", dropped)
+    with pytest.raises(Gone):
+        await books(used).proof(AGREEMENT, 2)
 
 
 async def test_evidence_needs_nobody_but_ourselves(used) -> None:

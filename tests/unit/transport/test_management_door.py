@@ -17,6 +17,7 @@ from connector.operations.books import Line
 from connector.operations.publishing import Published
 from connector.operations.reporters import Reporters
 from connector.operations.status import Check, Status
+from connector.ports.peers import ReceiptProof
 from connector.transport.grpc.management import ManagementServicer
 from tests.agreements import CONSUMERS
 from tests.logs import PROVIDER, ManualClock, act, delivery, open_meter, refusal, use
@@ -93,12 +94,18 @@ class Node:
         async def reconcile(agreement_id):
             return self.lines
 
+        async def proof(agreement_id, number):
+            assert (agreement_id, number) == ("urn:uuid:a", 3)
+            return ReceiptProof(b"leaf", 5, (bytes(32), b"h" * 32), b"note")
+
         return SimpleNamespace(
             negotiations=self.negotiations,
             reach=self.reached.append,
             uses=lambda scope: 2,
             publisher=SimpleNamespace(publish=publish),
-            books=SimpleNamespace(reconcile=reconcile, listed=lambda scope, limit: self.listed),
+            books=SimpleNamespace(
+                reconcile=reconcile, proof=proof, listed=lambda scope, limit: self.listed
+            ),
         )
 
 
@@ -127,6 +134,7 @@ async def test_before_enrolment_there_is_a_status_and_nothing_else(node, door) -
         (door.ListAgreements, pb.ListAgreementsRequest()),
         (door.PublishDataset, pb.PublishDatasetRequest()),
         (door.ExportEvidence, pb.ExportEvidenceRequest()),
+        (door.GetReceiptProof, pb.GetReceiptProofRequest()),
     ):
         with pytest.raises(Conflict):
             await call(request, None)
@@ -254,6 +262,13 @@ async def test_each_kind_of_receipt_has_its_summary(node, door) -> None:
     assert [reason.term for reason in found[1].reasons] == ["purpose"]
     assert found[2].act == "agreement.ended"
     assert all(len(one.leaf_hash) == 32 for one in found)
+
+
+async def test_a_receipt_with_its_proof(door) -> None:
+    request = pb.GetReceiptProofRequest(agreement_id="urn:uuid:a", number=3)
+    found = await door.GetReceiptProof(request, None)
+    assert (found.leaf, found.index, found.checkpoint) == (b"leaf", 5, b"note")
+    assert list(found.inclusion) == [bytes(32), b"h" * 32]
 
 
 async def test_reporters_are_added_listed_and_removed(node, door, tmp_path) -> None:

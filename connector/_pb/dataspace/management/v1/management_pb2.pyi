@@ -907,6 +907,64 @@ class ListReceiptsResponse(_message.Message):
 Global___ListReceiptsResponse: _TypeAlias = ListReceiptsResponse  # noqa: Y015
 
 @_typing.final
+class GetReceiptProofRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGREEMENT_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    agreement_id: _builtins.str
+    """The agreement's id (or a DID)."""
+    number: _builtins.int
+    """The receipt's number in it, from 1."""
+    def __init__(
+        self,
+        *,
+        agreement_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptProofRequest: _TypeAlias = GetReceiptProofRequest  # noqa: Y015
+
+@_typing.final
+class GetReceiptProofResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    leaf: _builtins.bytes
+    """The receipt: deterministic CBOR (docs/evidence.md)."""
+    index: _builtins.int
+    """Its index in the log."""
+    checkpoint: _builtins.bytes
+    """The signed note that it is under: the newest with a cosignature, or the newest of all."""
+    @_builtins.property
+    def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962, 32 bytes each, from the leaf up."""
+
+    def __init__(
+        self,
+        *,
+        leaf: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        inclusion: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "inclusion", b"inclusion", "index", b"index", "leaf", b"leaf"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptProofResponse: _TypeAlias = GetReceiptProofResponse  # noqa: Y015
+
+@_typing.final
 class ExportEvidenceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

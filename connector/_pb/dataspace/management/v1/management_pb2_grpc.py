@@ -90,6 +90,11 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsResponse.FromString,
                 _registered_method=True)
+        self.GetReceiptProof = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/GetReceiptProof',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofResponse.FromString,
+                _registered_method=True)
         self.ExportEvidence = channel.unary_unary(
                 '/dataspace.management.v1.ManagementService/ExportEvidence',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ExportEvidenceRequest.SerializeToString,
@@ -203,6 +208,13 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceiptProof(self, request, context):
+        """One receipt, and the proof that it is in this node's log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportEvidence(self, request, context):
         """An evidence file (docs/evidence.md) for one agreement.
         """
@@ -302,6 +314,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.ListReceipts,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsResponse.SerializeToString,
+            ),
+            'GetReceiptProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptProof,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofResponse.SerializeToString,
             ),
             'ExportEvidence': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportEvidence,
@@ -632,6 +649,33 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/ListReceipts',
             dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.ListReceiptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/GetReceiptProof',
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetReceiptProofResponse.FromString,
             options,
             channel_credentials,
             insecure,

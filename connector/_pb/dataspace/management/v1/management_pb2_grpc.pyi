@@ -55,6 +55,8 @@ class ManagementServiceStub:
     """Uses an agreement at its provider; the responses are as in UsageService.Execute."""
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListReceiptsRequest, _management_pb2.ListReceiptsResponse]
     """The receipts in this node's log, by agreement, with totals."""
+    GetReceiptProof: _grpc.UnaryUnaryMultiCallable[_management_pb2.GetReceiptProofRequest, _management_pb2.GetReceiptProofResponse]
+    """One receipt, and the proof that it is in this node's log."""
     ExportEvidence: _grpc.UnaryUnaryMultiCallable[_management_pb2.ExportEvidenceRequest, _management_pb2.ExportEvidenceResponse]
     """An evidence file (docs/evidence.md) for one agreement."""
     Reconcile: _grpc.UnaryUnaryMultiCallable[_management_pb2.ReconcileRequest, _management_pb2.ReconcileResponse]
@@ -95,6 +97,8 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """Uses an agreement at its provider; the responses are as in UsageService.Execute."""
     ListReceipts: _aio.UnaryUnaryMultiCallable[_management_pb2.ListReceiptsRequest, _management_pb2.ListReceiptsResponse]  # type: ignore[assignment]
     """The receipts in this node's log, by agreement, with totals."""
+    GetReceiptProof: _aio.UnaryUnaryMultiCallable[_management_pb2.GetReceiptProofRequest, _management_pb2.GetReceiptProofResponse]  # type: ignore[assignment]
+    """One receipt, and the proof that it is in this node's log."""
     ExportEvidence: _aio.UnaryUnaryMultiCallable[_management_pb2.ExportEvidenceRequest, _management_pb2.ExportEvidenceResponse]  # type: ignore[assignment]
     """An evidence file (docs/evidence.md) for one agreement."""
     Reconcile: _aio.UnaryUnaryMultiCallable[_management_pb2.ReconcileRequest, _management_pb2.ReconcileResponse]  # type: ignore[assignment]
@@ -198,6 +202,14 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.ListReceiptsResponse, _abc.Awaitable[_management_pb2.ListReceiptsResponse]]:
         """The receipts in this node's log, by agreement, with totals."""
+
+    @_abc_1.abstractmethod
+    def GetReceiptProof(
+        self,
+        request: _management_pb2.GetReceiptProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.GetReceiptProofResponse, _abc.Awaitable[_management_pb2.GetReceiptProofResponse]]:
+        """One receipt, and the proof that it is in this node's log."""
 
     @_abc_1.abstractmethod
     def ExportEvidence(
