@@ -3,7 +3,7 @@
 Columns of a file: ``agreement``, ``use_id`` and ``served`` (RFC 3339 with a zone, or milliseconds
 since the Unix epoch); ``purpose`` (none: empty), ``calls`` (none: 1), and the other quantities of
 a receipt by their names in lower case (none: not counted). Any other column is an error: a
-misspelt one must not be silent.
+misspelt one must not be silent. A line of JSON that cannot be read is a row that is malformed.
 
 Rows are read, checked and grouped by agreement and purpose by pyarrow, a few thousand at a time:
 memory does not grow with the file, and there is no loop over rows. A value that cannot be is sent
@@ -26,7 +26,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from connector.client.reporting import UseReport
-from connector.core.interface import MAX_RECORDS, Columns
+from connector.core.interface import MAX_RECORDS, Columns, Fault
 from connector.errors import InvalidInput
 from connector.model import fields
 from connector.model.receipt import MAX_TEXT, Quantity
@@ -35,6 +35,9 @@ TEXTS = ("agreement", "use_id", "purpose", "served")
 QUANTITIES = {quantity.name.lower(): quantity for quantity in Quantity}
 REQUIRED = frozenset({"agreement", "use_id", "served"})
 BLOCK_BYTES = 1 << 20  # of text that is read at once
+SHOWN_CHARACTERS = 200  # of a line that cannot be read
+_LINE = " line"  # a column with the line that a row was read from, where they were read one by one
+_UNREADABLE = " unreadable"  # a column beside it: whether the line cannot be read
 _USE_ID = r"^[\x21-\x7e]{1,64}$"
 _NO_USE_ID = " "  # refused as malformed
 _NO_NUMBER = -1  # read as unsigned: more than any amount or time
@@ -72,8 +75,15 @@ class Batch:
     _table: Any  # the rows as they were read
 
     def row(self, place: int) -> dict[str, Any]:
-        """What a row says, for people."""
+        """What a row says, for people: its columns, null where a value is no single one; or
+        ``text``, the begin of a line that cannot be read, null where that is no text."""
         (found,) = self._table.slice(place, 1).to_pylist()
+        line, unreadable = found.pop(_LINE, None), found.pop(_UNREADABLE, False)
+        if unreadable:
+            found = {"text": _shown(line)}
+        elif line is not None:
+            said = fields.parse_json(line)
+            found = {name: _single(said.get(name)) for name in found}
         return {"row": self.first + place + 1, **found}
 
 
@@ -159,6 +169,9 @@ _AS_TEXT = pa.schema(
         *((name, pa.int64()) for name in QUANTITIES),
     ]
 )
+_LINE_BY_LINE = _AS_TEXT.append(pa.field(_LINE, pa.binary())).append(
+    pa.field(_UNREADABLE, pa.bool_())
+)
 _AS_NUMBER = _AS_TEXT.set(_AS_TEXT.get_field_index("served"), pa.field("served", pa.int64()))
 
 
@@ -179,7 +192,7 @@ def _json_block(block: bytes) -> Any:
         except pa.ArrowInvalid:
             continue
     rows = [_json_line(line) for line in block.split(b"\n") if line.strip()]
-    return pa.Table.from_pylist(rows, schema=_AS_TEXT)
+    return pa.Table.from_pylist(rows, schema=_LINE_BY_LINE)
 
 
 def _is_utf8(block: bytes) -> bool:
@@ -191,15 +204,18 @@ def _is_utf8(block: bytes) -> bool:
     return True
 
 
-def _json_line(line: bytes) -> dict[str, str | int | None]:
+def _json_line(line: bytes) -> dict[str, str | int | bytes | None]:
+    unreadable: dict[str, str | int | bytes | None] = {_LINE: line, _UNREADABLE: True}
     try:
         value = fields.parse_json(line)
     except InvalidInput:
-        return {}
+        return unreadable
     if not isinstance(value, dict):
-        return {}
+        return unreadable
     _check({*value, *REQUIRED})
-    row: dict[str, str | int | None] = {}
+    if not all(isinstance(value.get(name), str | None) for name in ("agreement", "purpose")):
+        return unreadable  # whose record it is cannot be said
+    row: dict[str, str | int | bytes | None] = {_LINE: line, _UNREADABLE: False}
     for name, found in value.items():
         if name in QUANTITIES:
             row[name] = _NO_NUMBER if found is not None else None
@@ -210,6 +226,17 @@ def _json_line(line: bytes) -> dict[str, str | int | None]:
         elif isinstance(found, str):
             row[name] = found
     return row
+
+
+def _shown(line: bytes) -> str | None:
+    try:
+        return line.strip().decode()[:SHOWN_CHARACTERS]
+    except UnicodeDecodeError:
+        return None
+
+
+def _single(value: Any) -> str | float | None:
+    return value if isinstance(value, str | int | float) else None
 
 
 def _check(names: Iterable[str]) -> None:
@@ -240,8 +267,16 @@ def _groups(table: Any) -> tuple[Group, ...]:
     )
     amounts = dict(_amounts(table))
     columns = [_use_ids(table), _served(table), *amounts.values()]
+    unreadable = (
+        _array(table, _UNREADABLE)
+        if _UNREADABLE in table.column_names
+        else pa.repeat(pa.scalar(False), table.num_rows)
+    )
     groups = []
-    for rows, place in _alike(agreement, purpose):
+    for rows, place in _alike(agreement, purpose, unreadable):
+        if unreadable[place].as_py():
+            groups.append(Group(rows, None, Fault.MALFORMED.name.lower()))
+            continue
         scope, why = agreement[place].as_py(), purpose[place].as_py()
         use_ids, served, *numbers = (column.take(rows) for column in columns)
         if len(scope) > MAX_TEXT or len(why) > MAX_TEXT:
@@ -264,13 +299,15 @@ def _groups(table: Any) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _alike(agreement: Any, purpose: Any) -> Iterator[tuple[Any, int]]:
-    """For each agreement and purpose its rows, in their order, and one of them."""
+def _alike(agreement: Any, purpose: Any, unreadable: Any) -> Iterator[tuple[Any, int]]:
+    """For each agreement and purpose, and for what is unreadable, its rows, in their order, and
+    one of them."""
     agreements, purposes = agreement.dictionary_encode(), purpose.dictionary_encode()
     number = len(purposes.dictionary)
     codes = pc.add(
         pc.multiply(agreements.indices.cast(pa.int64()), number), purposes.indices.cast(pa.int64())
     )
+    codes = pc.if_else(unreadable, pa.scalar(-1, pa.int64()), codes)
     order = pc.sort_indices(codes)  # a stable sort
     start = 0
     for end in pc.run_end_encode(codes.take(order)).run_ends.to_pylist():

@@ -14,7 +14,16 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from connector.client.records import BLOCK_BYTES, Batch, Form, form_of, read_batches
+from connector.client.records import (
+    BLOCK_BYTES,
+    QUANTITIES,
+    TEXTS,
+    Batch,
+    Form,
+    Group,
+    form_of,
+    read_batches,
+)
 from connector.errors import InvalidInput
 from connector.model.receipt import Quantity
 
@@ -233,6 +242,11 @@ def test_amounts(written: Any, read_as: int) -> None:
 
 LINES = {
     "no JSON": b"{",
+    "text": b"not json",
+    "cut short": b'{"agreement": "a", "use_id": "u", "ser',
+    "no text": b"\xff\xfe\x00",
+    "a key twice": b'{"agreement": "a", "agreement": "a", "use_id": "u", "served": 1}',
+    "long": b"x" * 5000,
     "a list": b"[1]",
     "a number": b"7",
     "not UTF-8": b'{"agreement": "\xff"}',
@@ -247,12 +261,53 @@ def test_a_line_that_makes_no_sense_is_a_row_that_is_refused(line: bytes) -> Non
     good = b'{"agreement": "a", "use_id": "u", "served": "2026-11-24T01:02:03.123Z"}'
     (batch,) = read(b"\n".join([good, line, b"", good, b""]), Form.JSONL)
     assert batch.count == 3
-    scopes = {
-        group.report.agreement_id: pa.array(group.rows).to_pylist()
+    groups = {
+        (group.report.agreement_id if group.report else None, group.refusal): rows_of(group)
         for group in batch.groups
-        if group.report
     }
-    assert scopes == {"a": [0, 2], "": [1]}
+    assert groups == {("a", ""): [0, 2], (None, "malformed"): [1]}
+    try:
+        text = line.decode()[:200]
+    except UnicodeDecodeError:
+        text = None
+    assert batch.row(1) == {"row": 2, "text": text}
+    assert batch.row(2)["use_id"] == "u"
+
+
+def rows_of(group: Group) -> list[int]:
+    found: list[int] = pa.array(group.rows).to_pylist()
+    return found
+
+
+VALUES: dict[str, tuple[str, Any, Any]] = {
+    "beyond 64 bits": ("calls", 18446744073709551616, 18446744073709551616),
+    "true": ("calls", True, True),
+    "a text": ("calls", "many", "many"),
+    "a list": ("calls", [1], None),
+    "an object": ("served", {"a": 1}, None),
+    "a time that is a fraction": ("served", 1.5e12, 1.5e12),
+    "a time that is true": ("served", True, True),
+    "a number as a use id": ("use_id", 7, 7),
+    "negative": ("calls", -1, -1),
+}
+
+
+@pytest.mark.parametrize(("name", "written", "shown"), VALUES.values(), ids=VALUES)
+def test_a_row_is_shown_as_it_was_written(name: str, written: Any, shown: Any) -> None:
+    good = {"agreement": "a", "use_id": "u", "served": SERVED, "calls": 3}
+    (batch,) = read(jsonl([{**good, name: written}, good]), Form.JSONL)
+    assert json.loads(json.dumps(batch.row(0)[name])) == shown
+    assert type(batch.row(0)[name]) is type(shown)
+    assert {**batch.row(1), **good, "row": 2} == batch.row(1)
+    assert batch.row(0).keys() == batch.row(1).keys() == {"row", *TEXTS, *QUANTITIES}
+
+
+def test_lines_one_by_one_are_shown_after_others_were_left_out() -> None:
+    good = {"agreement": "a", "use_id": "u", "served": 1}
+    data = jsonl([good]) + b"first\nsecond\n" + jsonl([good])
+    (batch,) = read(data, Form.JSONL, skip=2)
+    assert batch.row(0) == {"row": 3, "text": "second"}
+    assert [rows_of(group) for group in batch.groups if group.report is None] == [[0]]
 
 
 SPOILT = {
