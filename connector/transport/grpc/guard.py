@@ -20,8 +20,15 @@ from typing import Any, Protocol
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from connector.errors import ConnectorError, InternalError, Unauthenticated, Unavailable
+from connector.errors import (
+    ConnectorError,
+    InternalError,
+    InvalidInput,
+    Unauthenticated,
+    Unavailable,
+)
 from connector.identity.certificates import PeerCertificate, read_peer_certificate
 from connector.identity.reporters import Reporter, pem_thumbprint
 from connector.identity.tokens import TokenVerifier
@@ -34,6 +41,7 @@ log = structlog.get_logger()
 TOKEN_KEY = "authorization"  # noqa: S105  a metadata key's name
 CORRELATION_KEY = "x-correlation-id"
 MAX_CORRELATION = 64
+UNREADABLE = "the message cannot be read"
 _REPORTER = "reporter:"  # before a reporter's name, where else a DID would stand
 
 _caller: contextvars.ContextVar[Participant] = contextvars.ContextVar("caller")
@@ -212,14 +220,14 @@ class Guard(grpc.aio.ServerInterceptor):
             or handler.stream_stream
         )
         coders = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _reader(handler),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 async with self._call(method, context, streaming=True):
-                    async for response in inner(request, context):
+                    async for response in inner(_readable(request), context):
                         yield response
 
             if handler.request_streaming:
@@ -228,7 +236,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Any) -> Any:
             async with self._call(method, context, streaming=False):
-                return await inner(request, context)
+                return await inner(_readable(request), context)
 
         return grpc.unary_unary_rpc_method_handler(unary, **coders)
 
@@ -274,6 +282,34 @@ class Guard(grpc.aio.ServerInterceptor):
             )
         if failure is not None:
             await abort(context, failure)
+
+
+class _Unreadable:
+    """In place of a single message whose bytes are none: gRPC decodes it before the guard is asked,
+    and would answer by itself. Messages of a stream are decoded within the call."""
+
+
+def _reader(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[bytes], Any] | None:
+    decode = handler.request_deserializer
+    if decode is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            if handler.request_streaming:
+                raise InvalidInput(UNREADABLE) from None
+            return _Unreadable()
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """A message, or a stream of them, that can be read; else ``InvalidInput``."""
+    if isinstance(request, _Unreadable):
+        raise InvalidInput(UNREADABLE)
+    return request
 
 
 def _correlation_of(context: Any) -> str:
