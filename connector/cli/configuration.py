@@ -33,6 +33,7 @@ _ABOUT = {
     "certificate_days": "days that a member's TLS certificate holds",
     "credential_days": "days that a membership credential holds",
     "drain_s": "seconds that running work gets on SIGTERM",
+    "core": "the metering core: auto, python or native",
     "log_level": "debug, info, warning or error",
     "https.certificate": "path of the HTTP door's certificate chain (PEM); empty for plain HTTP",
     "https.key": "path of that certificate's private key (PEM)",
@@ -54,7 +55,7 @@ _ABOUT = {
     "limits.refusals_per_minute": "receipts for refusals, for each member",
     "limits.uses_waiting": "uses at once; more are told to come back",
     "limits.message_mb": "mebibytes of one gRPC message",
-    "reporting.listen": "host:port of the door for reporters, as 127.0.0.1:9444; empty for none",
+    "reporting.listen": "host:port of the door for reporters, as 127.0.0.1:9445; empty for none",
     "reporting.endpoint": "host:port that reporters dial, when it differs from listen",
 }
 

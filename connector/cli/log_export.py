@@ -11,11 +11,14 @@ import typer
 
 from connector.cli import output
 from connector.cli.session import DEFAULT_DATA, Data, Json
+from connector.errors import Unavailable
 
 if TYPE_CHECKING:
     from connector.client.log import NodeLog
 
 T = TypeVar("T")
+
+GOES_ON = "once the node is there again, the same command goes on where it stopped"
 
 Name = Annotated[
     str, typer.Option("--to", help="For whom; a member's DID also grants to its own tokens.")
@@ -34,11 +37,16 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the log as C2SP tlog-tiles files, for an archive or a static web server."""
-    found = with_log(
-        data,
-        lambda log: log.export(folder, size=size, hashes_only=hashes_only),
-        doing="writing the log's files",
-    )
+    try:
+        found = with_log(
+            data,
+            lambda log: log.export(folder, size=size, hashes_only=hashes_only),
+            doing="writing the log's files",
+        )
+    except Unavailable as error:
+        if error.hint:
+            raise
+        raise Unavailable(error.message, hint=GOES_ON) from error
     if as_json:
         output.show_json(found)
         return
