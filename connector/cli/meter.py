@@ -68,8 +68,9 @@ def meter(
 ) -> None:
     """Report uses from JSON Lines, CSV or Parquet; exit 3 if any was refused.
 
-    Columns: agreement, use_id, served (RFC 3339 or milliseconds), purpose, calls (none: 1), and
-    rows_scanned, rows_returned, bytes_returned, duration_ms.
+    Columns: agreement, use_id, served (RFC 3339 or milliseconds), purpose (none: empty), calls
+    (none: 1), and rows_scanned, rows_returned, bytes_returned, duration_ms, groups_withheld,
+    cells_withheld (none: 0).
     """
     import stamina.instrumentation
 
