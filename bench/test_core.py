@@ -20,22 +20,19 @@ from bench.inside import SCOPE
 from bench.proofs import proof_of
 from bench.rows import Batches
 from connector.adapters.segments import SegmentLog
-from connector.core.choose import choose
 from connector.core.interface import Core, Keys, Leaves, Place
-from connector.errors import ConfigError
 from connector.model.receipt import HASH_BYTES, NO_PREVIOUS, SALT_BYTES
+from tests.cores import CORES
 from tests.logs import seal
 
 ROWS = 1000
 LARGE = 10_000_000
 
 
-@pytest.fixture(params=["python", "native"])
+@pytest.fixture(params=CORES)
 def core(request: pytest.FixtureRequest) -> Core:
-    try:
-        return choose(request.param)
-    except ConfigError:
-        pytest.skip("*** the native core is not built: make setup, with Rust, builds it ***")
+    found: Core = request.param
+    return found
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
-"""How much the property tests try: the same little in `make test`, a lot in `make fuzz`."""
+"""The metering cores, for whoever asks for one; and how much the property tests try: the same
+little in `make test`, a lot in `make fuzz`."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from connector.core.interface import Core
+from tests.cores import CORES
 
 settings.register_profile("test", deadline=None, derandomize=True)
 settings.register_profile(
@@ -15,3 +20,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(scope="session", params=CORES)
+def core(request: pytest.FixtureRequest) -> Core:
+    """Each metering core that there is; a loud skip for one that was not built."""
+    found: Core = request.param
+    return found

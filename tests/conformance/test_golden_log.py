@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.core.choose import choose
 from connector.core.interface import Core
-from connector.errors import ConfigError, ConnectorError
+from connector.errors import ConnectorError
 from connector.tlog import merkle, tiles
 from connector.tlog.checkpoint import Checkpoint, verify_checkpoint
 from connector.tlog.merkle import root_of_subtrees
@@ -16,14 +15,6 @@ from connector.tlog.tiles import TILE_WIDTH, Tile, width_at
 FOLDER = Path(__file__).parents[1] / "vectors" / "tessera"
 SIZES = [1, 3, 256, 257, 300]
 KEY = parse_verifier_key((FOLDER / "vkey").read_text().strip())
-
-
-@pytest.fixture(params=["python", "native"])
-def core(request: pytest.FixtureRequest) -> Core:
-    try:
-        return choose(request.param)
-    except ConfigError:
-        pytest.skip("*** the native core is not built: make setup, with Rust, builds it ***")
 
 
 def checkpoint(size: int) -> Checkpoint:

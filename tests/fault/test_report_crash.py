@@ -13,12 +13,8 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from connector.adapters.segments import SegmentLog
-from connector.core.choose import choose
 from connector.core.interface import Core
-from connector.errors import ConfigError
 from connector.model import receipt as receipts
 from connector.model.receipt import RecordReceipt, UseReceipt
 from tests.fault.report_writer import SCOPES
@@ -26,14 +22,6 @@ from tests.logs import open_meter, verify
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = int(os.environ.get("HAMMER_ROUNDS", "5"))
-
-
-@pytest.fixture(params=["python", "native"])
-def core(request: pytest.FixtureRequest) -> Core:
-    try:
-        return choose(request.param)
-    except ConfigError:
-        pytest.skip("*** the native core is not built: make setup, with Rust, builds it ***")
 
 
 def run_and_kill(folder: Path, core: Core, run: int, dice: random.Random) -> list[str]:

@@ -22,9 +22,8 @@ import pytest
 
 from connector.adapters.segments import SegmentLog
 from connector.adapters.segments.disk import Disk
-from connector.core.choose import choose
 from connector.core.interface import Core
-from connector.errors import ConfigError, Unavailable
+from connector.errors import Unavailable
 from connector.metering.meter import Meter
 from tests.logs import ORIGIN, FaultyDisk, open_meter
 from tests.reports import report
@@ -39,14 +38,6 @@ LINE = re.compile(r"(\d+) +(.*)")
 CALL = re.compile(r"(\w+)\((\d+)<([^>]*)>")
 RESUMED = re.compile(r"<\.\.\. (\w+) resumed>")
 SAID = re.compile(r"run[^ \\]* \d+ \d+ (\d+)\\n")
-
-
-@pytest.fixture(params=["python", "native"])
-def core(request: pytest.FixtureRequest) -> Core:
-    try:
-        return choose(request.param)
-    except ConfigError:
-        pytest.skip("*** the native core is not built: make setup, with Rust, builds it ***")
 
 
 # From outside

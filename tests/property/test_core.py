@@ -25,7 +25,6 @@ from connector.model.receipt import (
 )
 from connector.tlog import merkle
 from tests.cores import (
-    CORES,
     NATIVE,
     PLACE,
     REFERENCE,
@@ -90,11 +89,6 @@ def reports(draw: st.DrawFn) -> tuple[Columns, Place]:
         more=more,
     )
     return made, salted(place, rows)
-
-
-@pytest.fixture(scope="module", params=CORES)
-def core(request: pytest.FixtureRequest) -> Core:
-    return request.param
 
 
 @pytest.fixture(scope="module")

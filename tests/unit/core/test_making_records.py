@@ -20,7 +20,6 @@ from connector.model.receipt import (
     RecordReceipt,
 )
 from tests.cores import (
-    CORES,
     NATIVE,
     PLACE,
     REFERENCE,
@@ -33,11 +32,6 @@ from tests.cores import (
     salted,
     unpacked,
 )
-
-
-@pytest.fixture(params=CORES)
-def core(request: pytest.FixtureRequest) -> Core:
-    return request.param
 
 
 @pytest.fixture

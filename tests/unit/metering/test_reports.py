@@ -15,7 +15,7 @@ from connector.adapters.memory_log import MemoryLog
 from connector.adapters.segments import SegmentLog
 from connector.core.choose import choose
 from connector.core.interface import Columns, Core, Fault, Leaves
-from connector.errors import ConfigError, Gone, InternalError, InvalidInput, Unavailable
+from connector.errors import Gone, InternalError, InvalidInput, Unavailable
 from connector.metering.meter import MAX_ROWS, Meter
 from connector.metering.state import Places, Scope, State
 from connector.metering.types import Claim, Report
@@ -27,14 +27,6 @@ from tests.logs import SCOPE, MemoryKeys, open_meter, refusal, reservation, unti
 from tests.reports import SERVED, columns, report
 
 OTHER = "urn:uuid:agreement-2"
-
-
-@pytest.fixture(params=["python", "native"])
-def core(request: pytest.FixtureRequest) -> Core:
-    try:
-        return choose(request.param)
-    except ConfigError:
-        pytest.skip("*** the native core is not built: make setup, with Rust, builds it ***")
 
 
 @pytest.fixture

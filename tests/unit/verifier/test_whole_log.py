@@ -1,6 +1,5 @@
 """A whole exported log: what is right, and every way in which a file can be wrong."""
 
-import contextlib
 import itertools
 import os
 import shutil
@@ -11,7 +10,7 @@ import pytest
 
 from connector.core.choose import choose
 from connector.core.interface import MAX_RECORDS, Columns, Core, Place
-from connector.errors import ConfigError, InvalidInput
+from connector.errors import InvalidInput
 from connector.model import receipt as receipts
 from connector.model.receipt import ActReceipt, Quantity
 from connector.tlog import merkle
@@ -25,18 +24,6 @@ from tests.vectors import scenario
 from tests.vectors.scenario import PROVIDER, SPACE, STRANGER
 
 SIZE = 600  # two whole bundles and 88 leaves more
-
-
-def cores() -> list[str]:
-    found = ["python"]
-    with contextlib.suppress(ConfigError):
-        found.append(choose("native").name)
-    return found
-
-
-@pytest.fixture(params=cores())
-def core(request: pytest.FixtureRequest) -> Core:
-    return choose(request.param)
 
 
 @pytest.fixture(scope="module")
