@@ -55,10 +55,11 @@ def make_tls_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def make_authority(key: ec.EllipticCurvePrivateKey, name: str, now: datetime) -> x509.Certificate:
-    """The space's self-signed authority; it may sign end entities only (path length 0)."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name[: _MAX_NAME - 3]} CA")])
-    usage = _usage(digital_signature=False, certificates=True)
+def self_signed(
+    key: ec.EllipticCurvePrivateKey, name: str, now: datetime, days: int
+) -> x509.CertificateBuilder:
+    """A certificate of ``key`` for itself: what it may do is the caller's to add, then ``sign``."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -66,7 +67,15 @@ def make_authority(key: ec.EllipticCurvePrivateKey, name: str, now: datetime) ->
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def make_authority(key: ec.EllipticCurvePrivateKey, name: str, now: datetime) -> x509.Certificate:
+    """The space's self-signed authority; it may sign end entities only (path length 0)."""
+    usage = _usage(digital_signature=False, certificates=True)
+    return (
+        self_signed(key, f"{name[: _MAX_NAME - 3]} CA", now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from connector.errors import InvalidInput
-from connector.identity.certificates import MAX_PEM_BYTES, chain_pem, thumbprint
+from connector.identity.certificates import MAX_PEM_BYTES, chain_pem, self_signed, thumbprint
 from connector.model import fields
 from connector.model.participant import parse_endpoint
 
@@ -32,7 +32,6 @@ DOOR_DAYS = 3650
 MAX_NAME = 64
 FORMAT = "tds-reporter/1"
 _NAME = re.compile(rf"[\x21-\x7e]{{1,{MAX_NAME}}}")
-_BACKDATED = timedelta(minutes=5)  # for clocks that are behind
 _FILE_KEYS = frozenset({"format", "endpoint", "name", "key", "certificate", "door"})
 
 
@@ -172,15 +171,8 @@ def _self_signed(
     days: int,
     purpose: x509.ObjectIdentifier,
 ) -> bytes:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=days))
+        self_signed(key, name, now, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     )
