@@ -16,7 +16,15 @@ from pathlib import Path
 from connector.errors import ConnectorError, InvalidInput
 from connector.model.participant import unb64url
 from connector.verifier import cli_log
-from connector.verifier.cli_output import INVALID, VALID, clean, read_file, told, unusable
+from connector.verifier.cli_output import (
+    INVALID,
+    VALID,
+    clean,
+    concluded,
+    read_file,
+    told,
+    unusable,
+)
 from connector.verifier.evidence import MAX_EVIDENCE_BYTES
 from connector.verifier.verdict import Verdict
 from connector.verifier.verify import KEY_BYTES, verify_file
@@ -91,9 +99,7 @@ def _report(verdict: Verdict) -> list[str]:
     if verdict.totals:
         lines += ["", *_totals(verdict)]
     lines += ["", *(f"note: {item}" for item in verdict.assurance), ""]
-    failed = [str(step.number) for step in verdict.steps if not step.ok]
-    lines.append(f"NOT VALID: step {', '.join(failed)} failed" if failed else "VALID")
-    return lines
+    return [*lines, concluded(verdict.steps)]
 
 
 def _totals(verdict: Verdict) -> list[str]:

@@ -22,7 +22,15 @@ from connector.model import receipt as receipts
 from connector.model.receipt import Receipt
 from connector.tlog import merkle, note
 from connector.tlog.proof import MAX_PROOF_BYTES, Proved, parse_proof, verify_proof
-from connector.verifier.cli_output import INVALID, VALID, clean, read_file, told, unusable
+from connector.verifier.cli_output import (
+    INVALID,
+    VALID,
+    clean,
+    concluded,
+    read_file,
+    told,
+    unusable,
+)
 from connector.verifier.folder import LogFolder
 from connector.verifier.shown import show_receipt
 from connector.verifier.wholelog import LogVerdict, verify_log
@@ -185,9 +193,7 @@ def _report(verdict: LogVerdict) -> list[str]:
     for name, time in verdict.cosigned.items():
         lines.append(f"cosigned by {name} at {_time(time)}")
     lines += ["", *_scopes(verdict.scopes), ""]
-    failed = [str(step.number) for step in verdict.steps if not step.ok]
-    lines.append(f"NOT VALID: step {', '.join(failed)} failed" if failed else "VALID")
-    return lines
+    return [*lines, concluded(verdict.steps)]
 
 
 def _scopes(scopes: Mapping[str, Mapping[str, int]]) -> list[str]:

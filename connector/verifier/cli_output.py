@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from connector.errors import ConnectorError, InvalidInput
@@ -25,6 +26,12 @@ def unusable(error: ConnectorError) -> int:
     """Says what could not be read, on standard error."""
     print(clean(f"connector-verify: {error.message}"), file=sys.stderr)  # noqa: T201
     return UNUSABLE
+
+
+def concluded(steps: Iterable[Step]) -> str:
+    """The last line of a report."""
+    failed = [str(step.number) for step in steps if not step.ok]
+    return f"NOT VALID: step {', '.join(failed)} failed" if failed else "VALID"
 
 
 def told(step: Step) -> list[str]:
