@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,8 +107,7 @@ class Writer:
             while not self._planned.empty():
                 if (item := self._planned.get_nowait()) is not None:
                     self._waiting.extend(item[0])
-            for waiting in self._waiting:
-                _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
+            _give_up(self._waiting)
             self._waiting.clear()
             self._tell()
 
@@ -202,10 +201,13 @@ def _answered(group: Sequence[_Waiting]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for waiting in group:
-            if not waiting.answer.done():
-                waiting.answer.set_result(InternalError("the meter has stopped"))
+        _give_up(group)
         raise
+
+
+def _give_up(calls: Iterable[_Waiting]) -> None:
+    for waiting in calls:
+        _answer(waiting, InternalError("the meter has stopped", hint="restart the node"))
 
 
 def _looks_back(call: Call) -> bool:
