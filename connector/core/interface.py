@@ -21,7 +21,6 @@ from connector.model import cbor
 from connector.model.receipt import HASH_BYTES, MAX_TEXT, SALT_BYTES, Kind, Quantity
 
 MAX_RECORDS = 10_000  # in one report
-MAX_USE_ID = 64
 NUMBER_BYTES = 8  # of a number in a column
 KEY_BYTES = 10
 KEY_PREFIX_BYTES = 16

@@ -19,7 +19,6 @@ from typing import Final
 from connector.core.checks import check_report, check_steps, check_tree
 from connector.core.interface import (
     KEY_BYTES,
-    MAX_USE_ID,
     Columns,
     Fault,
     Keys,
@@ -37,6 +36,7 @@ from connector.model.receipt import (
     HASH_BYTES,
     MAX_QUANTITY,
     MAX_TIME_MS,
+    MAX_USE_ID,
     SALT_BYTES,
     Kind,
     Quantity,

@@ -44,8 +44,8 @@ from connector.metering.refusals import RefusalLimiter
 from connector.metering.types import Claim, Recorded, Reservation, UseDraft
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
-from connector.model.receipt import Outcome, Quantity, UseReceipt
-from connector.model.use import MAX_REQUEST_BYTES, MAX_USE_ID, Counters, Decision, Use
+from connector.model.receipt import MAX_USE_ID, Outcome, Quantity, UseReceipt
+from connector.model.use import MAX_REQUEST_BYTES, Counters, Decision, Use
 from connector.negotiation.service import Negotiations
 from connector.policy import decisions, inputs
 from connector.ports.clock import Clock

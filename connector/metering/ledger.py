@@ -50,13 +50,14 @@ from connector.metering.types import (
 )
 from connector.model import receipt as receipts
 from connector.model.receipt import (
+    MAX_USE_ID,
     NO_PREVIOUS,
     SALT_BYTES,
     Kind,
     Outcome,
     Receipt,
 )
-from connector.model.use import MAX_USE_ID, Counters
+from connector.model.use import Counters
 from connector.ports.clock import Clock
 from connector.ports.receipts import LogStorage, Mark, Tip
 from connector.tlog import merkle
@@ -134,16 +135,18 @@ class _Salts:
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
+        self._wanted = 0  # pieces to have; none before the first report
         self._pieces: deque[bytes] = deque()
 
     def take(self, rows: int) -> bytes:
         """Salts for as many rows; none of them is given again."""
+        self._wanted = self.PIECES
         if rows > self.ROWS or not self._pieces:
             return self._random(SALT_BYTES * rows)
         return self._pieces.popleft()[: SALT_BYTES * rows]
 
     def refill(self) -> None:
-        while len(self._pieces) < self.PIECES:
+        while len(self._pieces) < self._wanted:
             self._pieces.append(self._random(SALT_BYTES * self.ROWS))
 
 

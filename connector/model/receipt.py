@@ -28,7 +28,7 @@ HASH_BYTES = 32
 NO_PREVIOUS = bytes(HASH_BYTES)
 
 MAX_TEXT = 512  # characters of an identifier or of one part of a reason
-MAX_USE_ID = 64  # visible ASCII characters, of a reported use
+MAX_USE_ID = 64  # characters; of a reported use visible ASCII ones
 MAX_REPORTER = 64  # characters
 MAX_REASONS = 16
 MAX_STATEMENT_BYTES = 32_768

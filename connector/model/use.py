@@ -8,7 +8,6 @@ from datetime import datetime
 from connector.errors import Reason
 
 MAX_REQUEST_BYTES = 65_536
-MAX_USE_ID = 64
 
 
 @dataclass(frozen=True, slots=True)

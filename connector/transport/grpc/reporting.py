@@ -20,10 +20,10 @@ from typing import TypeAlias
 
 from connector._pb.dataspace.metering.v1 import metering_pb2 as pb
 from connector._pb.dataspace.metering.v1 import metering_pb2_grpc as rpc
-from connector.core.interface import MAX_RECORDS, MAX_USE_ID, Columns
+from connector.core.interface import MAX_RECORDS, Columns
 from connector.errors import ConnectorError, InvalidInput, RateLimited, Refused
 from connector.metering.types import Reported
-from connector.model.receipt import Quantity
+from connector.model.receipt import MAX_USE_ID, Quantity
 from connector.operations.reporting import MAX_REPORTS, Answer, Reporting, UseReport
 
 WINDOW = 8  # batches of one stream in the node at once

@@ -24,8 +24,8 @@ from connector.gate.results import KeptResults
 from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
 from connector.model.negotiation import Party
-from connector.model.receipt import Outcome, Quantity, UseReceipt
-from connector.model.use import MAX_REQUEST_BYTES, MAX_USE_ID, Use
+from connector.model.receipt import MAX_USE_ID, Outcome, Quantity, UseReceipt
+from connector.model.use import MAX_REQUEST_BYTES, Use
 from connector.ports.datasets import PublishedDataset
 from connector.ports.query import QueryFailed, QueryResult
 from connector.tlog import merkle
