@@ -5,13 +5,12 @@
 //! its place. Nobody holds the interpreter while waiting for it.
 
 use crate::keyfiles::{entries_of, number_of, Key, Run, RunWriter, INDEX_MASK, MAX_INDEX};
+use crate::table::Table;
 use crate::InternalError;
 use pyo3::prelude::*;
 use sha2::{Digest, Sha256};
-use std::collections::hash_map::RandomState;
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder};
-use std::hash::BuildHasher;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -26,90 +25,6 @@ const LARGE_SLOTS: usize = 1 << 21; // 32 MiB; one fills while another is writte
 #[cfg(target_os = "linux")]
 const NICE: i32 = 15; // the threads that write files let all others go first
 const MERGE_STEP: u64 = 1 << 13; // entries that a merge has at hand
-
-/// Keys in memory: open addressing, a slot being a number, and 48 bits of the index plus one.
-struct Table {
-    slots: Vec<u128>, // 0: free
-    len: usize,
-    factor: u64, // random, so that nobody can choose keys that meet in one place
-}
-
-impl Table {
-    fn with_slots(slots: usize) -> Table {
-        let factor = RandomState::new().hash_one(slots) | 1;
-        Table { slots: vec![0; slots], len: 0, factor }
-    }
-
-    #[inline]
-    fn place(&self, number: u128) -> usize {
-        let mixed = ((number >> 16) as u64).wrapping_mul(self.factor);
-        (mixed >> (64 - self.slots.len().trailing_zeros())) as usize
-    }
-
-    /// The slot that holds the key, or the free one where it would go.
-    #[inline]
-    fn slot(&self, number: u128) -> usize {
-        let mut at = self.place(number);
-        while self.slots[at] != 0 && self.slots[at] >> 48 != number {
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-        at
-    }
-
-    #[inline]
-    fn find(&self, number: u128) -> Option<u64> {
-        let slot = self.slots[self.slot(number)];
-        (slot != 0).then(|| (slot & INDEX_MASK) as u64 - 1)
-    }
-
-    fn is_full(&self) -> bool {
-        self.len >= self.slots.len() / 10 * 7
-    }
-
-    /// False if the key is in the table, which is not full.
-    #[inline]
-    fn insert(&mut self, number: u128, index: u64) -> bool {
-        let at = self.slot(number);
-        if self.slots[at] != 0 {
-            return false;
-        }
-        self.slots[at] = number << 48 | u128::from(index + 1);
-        self.len += 1;
-        true
-    }
-
-    fn remove(&mut self, number: u128) {
-        let last = self.slots.len() - 1;
-        let mut free = self.slot(number);
-        if self.slots[free] == 0 {
-            return;
-        }
-        self.len -= 1;
-        let mut at = free;
-        loop {
-            at = (at + 1) & last;
-            if self.slots[at] == 0 {
-                break;
-            }
-            // What lies behind moves up, unless it would come to lie before its place.
-            let place = self.place(self.slots[at] >> 48);
-            if (at.wrapping_sub(place) & last) >= (at.wrapping_sub(free) & last) {
-                self.slots[free] = self.slots[at];
-                free = at;
-            }
-        }
-        self.slots[free] = 0;
-    }
-
-    fn clear(&mut self) {
-        self.slots.fill(0);
-        self.len = 0;
-    }
-
-    fn entries(&self) -> impl Iterator<Item = u128> + '_ {
-        self.slots.iter().filter(|slot| **slot != 0).map(|slot| slot - 1)
-    }
-}
 
 /// Where keys are, oldest first: `runs`, tables that a freeze took, tables that grow (the last).
 struct State {
@@ -177,7 +92,7 @@ impl State {
     /// Room in the last table.
     fn grow(&mut self) {
         match self.memory.last_mut() {
-            Some(table) if table.slots.len() == SMALL_SLOTS => {
+            Some(table) if table.capacity() == SMALL_SLOTS => {
                 let mut next = Table::with_slots(MIDDLE_SLOTS);
                 for entry in table.entries() {
                     let _ = next.insert(entry >> 48, (entry & INDEX_MASK) as u64);
@@ -437,7 +352,7 @@ impl Shared {
     /// Keep the memory of one large table for the next one.
     fn keep_spare(&self, tables: Vec<Arc<Table>>) {
         let mut tables = tables.into_iter().filter_map(Arc::into_inner);
-        let large = tables.find(|table| table.slots.len() == LARGE_SLOTS);
+        let large = tables.find(|table| table.capacity() == LARGE_SLOTS);
         if let Some(mut table) = large {
             table.clear();
             self.state().spare = Some(table);

@@ -14,6 +14,7 @@ mod keys;
 mod leaves;
 mod records;
 mod sha;
+mod table;
 mod tree;
 
 use pyo3::prelude::*;
