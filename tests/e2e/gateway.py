@@ -42,24 +42,30 @@ async def served(folder: Path, core: str) -> AsyncIterator[Served]:
     async with spaces.space(folder) as running:
         provider = await running.admit("provider", ["provider"], settings)
         await running.admit("consumer", ["consumer"])
-        constraints = [
-            {"leftOperand": "purpose", "operator": "eq", "rightOperand": spaces.PURPOSE},
-            {"leftOperand": "count", "operator": "lteq", "rightOperand": ALLOWED},
-        ]
-        async with running.node("provider") as node:
-            published = await node.publish(
-                _people(folder / "people.csv"),
-                title="People of three regions",
-                table="people",
-                classification="general",
-                terms={"permission": [{"action": "use", "constraint": constraints}]},
-                dimensions=["region"],
-                accept_free_sql=True,
-            )
+        dataset = await publish(running, _people(folder / "people.csv"), spaces.PURPOSE, ALLOWED)
         async with running.node("consumer") as node:
-            done = await node.negotiate(provider.did, published.dataset_id)
+            done = await node.negotiate(provider.did, dataset)
         assert done.state == "FINALIZED", done
         yield Served(running, done.agreement_id)
+
+
+async def publish(running: spaces.Space, table: Path, purpose: str, calls: int) -> str:
+    """The id of a dataset of the provider's whose uses may be reported."""
+    constraints = [
+        {"leftOperand": "purpose", "operator": "eq", "rightOperand": purpose},
+        {"leftOperand": "count", "operator": "lteq", "rightOperand": calls},
+    ]
+    async with running.node("provider") as node:
+        published = await node.publish(
+            table,
+            title="People of three regions",
+            table="people",
+            classification="general",
+            terms={"permission": [{"action": "use", "constraint": constraints}]},
+            dimensions=["region"],
+            accept_free_sql=True,
+        )
+    return published.dataset_id
 
 
 def channel_of(file: Path) -> grpc.aio.Channel:

@@ -34,6 +34,7 @@ from connector.identity.reporters import (
 )
 from connector.model.participant import unb64url
 from connector.verifier.verify import verify_file
+from tests.e2e.gateway import publish
 from tests.e2e.space import CONNECTOR, Space, connector, free_ports, people, space
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -83,24 +84,11 @@ async def opened(folder: Path) -> AsyncIterator[Place]:
         settings = f'[reporting]\nlisten = "127.0.0.1:{port}"\n'
         provider = await found.admit("provider", ["provider", "consumer"], settings)
         await found.admit("consumer", ["consumer"])
-        constraints = [
-            {"leftOperand": "purpose", "operator": "eq", "rightOperand": "routing"},
-            {"leftOperand": "count", "operator": "lteq", "rightOperand": USES},
-        ]
-        async with found.node("provider") as node:
-            published = await node.publish(
-                people(folder / "people.csv"),
-                title="People of three regions",
-                table="people",
-                classification="general",
-                terms={"permission": [{"action": "use", "constraint": constraints}]},
-                dimensions=["region"],
-                accept_free_sql=True,
-            )
+        dataset = await publish(found, people(folder / "people.csv"), "routing", USES)
         reporter = folder / "gateway.reporter"
         connector("reporters", "add", "gateway", "--out", reporter, "--data", provider.data)
         assert reporter.stat().st_mode & 0o777 == 0o600
-        yield Place(found, folder, published.dataset_id, reporter)
+        yield Place(found, folder, dataset, reporter)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
