@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from connector.adapters.segments import SegmentLog
+from connector.app import logs
 from connector.core.choose import choose
 from connector.metering.meter import Meter
 from tests.logs import open_meter, use
@@ -59,4 +60,7 @@ async def main(folder: Path, run: str, core_name: str, rows: int) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure(
+        "warning", "report_writer"
+    )  # to standard error
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
