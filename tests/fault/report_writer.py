@@ -60,7 +60,5 @@ async def main(folder: Path, run: str, core_name: str, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure(
-        "warning", "report_writer"
-    )  # to standard error
+    logs.configure("warning", "report_writer")  # to standard error
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
