@@ -21,7 +21,7 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.terms import parse_agreement
-from connector.ports.negotiation import MAX_TERMINATED, Act, Change, Counts, Letter
+from connector.ports.negotiation import MAX_TERMINATED, Act, Change, Counts, Letter, Post
 
 
 def _create(database: sqlite_utils.Database) -> None:
@@ -58,7 +58,24 @@ def _create(database: sqlite_utils.Database) -> None:
         database.execute(statement)
 
 
-_MIGRATIONS = (_create,)
+def _add_posts(database: sqlite_utils.Database) -> None:
+    """Peers that are reached over HTTPS."""
+    for statement in (
+        "ALTER TABLE negotiations ADD COLUMN address TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE negotiations ADD COLUMN heard TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE negotiations ADD COLUMN accept_unenforced INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE agreements ADD COLUMN address TEXT NOT NULL DEFAULT ''",
+        """CREATE TABLE posts (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, peer TEXT NOT NULL, party TEXT NOT NULL,
+            pid TEXT NOT NULL, address TEXT NOT NULL, body BLOB NOT NULL,
+            correlation_id TEXT NOT NULL)""",
+        "CREATE INDEX posts_pid ON posts (pid)",
+        "CREATE INDEX posts_channel ON posts (peer, party)",
+    ):
+        database.execute(statement)
+
+
+_MIGRATIONS = (_create, _add_posts)
 _FINAL = (State.FINALIZED.value, State.TERMINATED.value)
 
 
@@ -129,6 +146,21 @@ class SqliteNegotiationStore:
         )
         return tuple(Letter(**row) for row in rows)
 
+    async def posts(self, *, after: int = 0, pid: str = "", limit: int) -> tuple[Post, ...]:
+        rows = await self._rows(
+            "SELECT * FROM posts WHERE number > ? AND ? IN ('', pid) ORDER BY number LIMIT ?",
+            (after, pid, limit),
+        )
+        return tuple(
+            Post(channel=Channel(row.pop("peer"), Party(row.pop("party"))), **row) for row in rows
+        )
+
+    async def post_count(self, channel: Channel) -> int:
+        rows = await self._rows(
+            "SELECT count(*) AS many FROM posts WHERE peer = ? AND party = ?", _key(channel)
+        )
+        return int(rows[0]["many"])
+
     async def pending_acts(self, channel: Channel) -> tuple[Act, ...]:
         rows = await self._rows(
             "SELECT type, scope, actor, statement, number FROM acts"
@@ -160,6 +192,14 @@ def _apply(database: sqlite_utils.Database, change: Change) -> tuple[Act, ...]:
         _put(database, "agreements", "id", _agreement_row(change.agreement))
     if change.outgoing or change.received or change.acknowledged:
         _pass(database, change)
+    for post in change.posts:
+        database.execute(
+            "INSERT INTO posts (peer, party, pid, address, body, correlation_id)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (*_key(post.channel), post.pid, post.address, post.body, post.correlation_id),
+        )
+    for number in change.posted:
+        database.execute("DELETE FROM posts WHERE number = ?", (number,))
     saved = []
     for act in change.acts:
         row = database.execute(
@@ -270,6 +310,9 @@ def _negotiation_row(value: Negotiation) -> dict[str, Any]:
         "left_state": value.left.value if value.left else "",
         "dataset_record": value.dataset_record,
         "updated_ms": value.updated_ms,
+        "address": value.address,
+        "heard": value.heard,
+        "accept_unenforced": value.accept_unenforced,
     }
 
 
@@ -282,6 +325,7 @@ def _negotiation(row: dict[str, Any]) -> Negotiation:
             "state": State(row["state"]),
             "waiting": bool(row["waiting"]),
             "accept_offers": bool(row["accept_offers"]),
+            "accept_unenforced": bool(row["accept_unenforced"]),
             "left": State(left) if left else None,
         }
     )
@@ -302,6 +346,7 @@ def _agreement_row(value: StoredAgreement) -> dict[str, Any]:
         "ended_reason": value.ended_reason,
         "notice": value.notice,
         "revision": value.revision,
+        "address": value.address,
     }
 
 

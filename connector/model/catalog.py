@@ -118,7 +118,7 @@ def parse_dataset(data: bytes | Mapping[str, Any]) -> Dataset:
         classification=_choice(Classification, value, "tds:classification"),
         table=fields.text(value, "tds:table", limit=64),
         columns=tuple(_column(fields.as_object(column, "column")) for column in columns),
-        offers=tuple(parse_offer(fields.as_object(offer, "offer")) for offer in offers),
+        offers=tuple(parse_offer(fields.as_object(one, "offer")) for one in offers),
     )
     if len({column.name.lower() for column in dataset.columns}) != len(dataset.columns):
         raise InvalidInput("tds:columns: names must differ, in lower case too")
@@ -128,6 +128,26 @@ def parse_dataset(data: bytes | Mapping[str, Any]) -> Dataset:
         if offer.target != dataset.id or offer.assigner != dataset.publisher:
             raise InvalidInput("hasPolicy: an offer for another dataset or by another participant")
     return dataset
+
+
+def parse_offers(data: bytes, dataset_id: str, provider: str) -> tuple[Offer, ...]:
+    """The offers of a dataset as any connector describes it (DCAT 3, DSP 2025-1 "Dataset"), whose
+    other properties are not looked at. In a catalogue an offer names no target.
+
+    Raises ``InvalidInput``, also where it is another dataset.
+    """
+    value = fields.as_object(
+        fields.parse_json(data, limit=MAX_RECORD_BYTES, what="Dataset"), "Dataset"
+    )
+    if value.get("@type") != "Dataset" or value.get("@id") != dataset_id:
+        raise InvalidInput("Dataset: not the one that was asked for")
+    offers = value.get("hasPolicy")
+    if not isinstance(offers, list) or not 1 <= len(offers) <= 16:
+        raise InvalidInput("hasPolicy: must be a list of 1 to 16 offers")
+    implied = {"target": dataset_id, "assigner": provider}
+    return tuple(
+        parse_offer(implied | dict(fields.as_object(one, "offer")), strict=False) for one in offers
+    )
 
 
 def _column(value: Mapping[str, Any]) -> Column:

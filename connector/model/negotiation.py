@@ -51,7 +51,9 @@ class Message:
     ``offer`` holds the JSON bytes of an ODRL Offer (request, offer); ``agreement`` the exact
     bytes of the agreement; ``signature`` the sender's detached JWS over them (agreement:
     provider's; verification: consumer's); ``secret`` the 32 bytes that key receipts' digests
-    (agreement only); ``code`` and ``reason`` explain a termination.
+    (agreement only); ``code`` and ``reason`` explain a termination. ``callback`` is the
+    callbackAddress of a request or an offer that came over HTTPS and begins a negotiation.
+    Signature and secret are empty where a peer signs nothing.
     """
 
     type: MessageType
@@ -63,6 +65,7 @@ class Message:
     secret: bytes = b""
     code: str = ""
     reason: str = ""
+    callback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,9 @@ class Negotiation:
     left: State | None = None  # the state in which our own termination was sent
     dataset_record: str = ""  # consumer: the publisher's JWS of the dataset
     updated_ms: int = 0  # milliseconds since the Unix epoch, by our clock
+    address: str = ""  # base URL of the peer's HTTPS binding; empty: the channel's stream
+    heard: str = ""  # SHA-256 (hex) of the last message that came by itself (HTTPS)
+    accept_unenforced: bool = False  # consumer: accept terms that mean nothing here
 
     @property
     def channel(self) -> Channel:
@@ -146,6 +152,9 @@ class StoredAgreement:
     keys the digests in receipts. ``dataset_record`` is the publisher's JWS of the dataset when the
     agreement was made. ``notice`` is the signed act that ended it. ``revision`` as in
     ``Negotiation``.
+
+    With a peer that signs nothing only our own signature is there; as its consumer we have no
+    secret, and ``terms.document`` is the agreement it sent, encoded again by ``model.fields``.
     """
 
     terms: Agreement
@@ -160,6 +169,7 @@ class StoredAgreement:
     ended_reason: str = ""
     notice: str = ""
     revision: int = 1
+    address: str = ""  # as in ``Negotiation``
 
     @property
     def channel(self) -> Channel:

@@ -53,6 +53,11 @@ class Participant:
     log_origin: str
     revision: int
 
+    @property
+    def signs(self) -> bool:
+        """Whether it signs agreements. One from outside the space has no keys that we know."""
+        return bool(self.signing_keys)
+
 
 def parse_did(value: str) -> str:
     """A ``did:web`` DID in its one spelling. Raises ``InvalidInput``."""

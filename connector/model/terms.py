@@ -9,6 +9,7 @@ bytes, and every other field is read from them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,9 +49,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
+    """``others``: what a peer wrote and this model does not know, as (key, its JSON) pairs in
+    order. It is kept to be shown, and is never understood (``policy.constraints``)."""
+
     permissions: tuple[Rule, ...] = ()
     prohibitions: tuple[Rule, ...] = ()
     obligations: tuple[Rule, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
 
     def find(self, left: str) -> tuple[Constraint, ...]:
         """Every constraint on ``left`` in the permissions."""
@@ -76,6 +81,8 @@ class Offer:
 class Agreement:
     """An ODRL Agreement: ``document`` is its exact bytes, the rest is read from them.
 
+    Where its provider signs nothing, what is ours alone (from ``space`` on) is empty.
+
     ``secret_commitment`` is the SHA-256 (hex) of the secret that keys the digests in receipts;
     the logs' origins say where the parties' evidence will be found.
     """
@@ -98,8 +105,8 @@ class Agreement:
 _RULE_KEYS = frozenset({"action", "constraint", "target"})
 _CONSTRAINT_KEYS = frozenset({"leftOperand", "operator", "rightOperand", "unit"})
 _TERM_KEYS = frozenset({"@context", "@id", "@type", "target", "assigner", "assignee", "profile"})
-_SECTIONS = frozenset({"permission", "prohibition", "obligation"})
-_OFFER_KEYS = _TERM_KEYS | _SECTIONS
+SECTIONS = ("permission", "prohibition", "obligation")
+_OFFER_KEYS = _TERM_KEYS | frozenset(SECTIONS)
 _AGREEMENT_KEYS = _OFFER_KEYS | {
     "timestamp",
     "tds:space",
@@ -111,13 +118,17 @@ _AGREEMENT_KEYS = _OFFER_KEYS | {
 }
 
 
-def parse_terms(value: Mapping[str, Any]) -> Terms:
-    """The permission, prohibition and obligation of a policy object."""
-    return Terms(
-        permissions=_rules(value, "permission"),
-        prohibitions=_rules(value, "prohibition"),
-        obligations=_rules(value, "obligation"),
-    )
+def parse_terms(value: Mapping[str, Any], *, known: frozenset[str] | None = None) -> Terms:
+    """The permission, prohibition and obligation of a policy object.
+
+    With ``known`` rules of another shape, and fields beside the ``known`` ones, go into
+    ``others``; without it they are refused.
+    """
+    others: list[tuple[str, str]] | None = None if known is None else []
+    permissions, prohibitions, obligations = (_rules(value, name, others) for name in SECTIONS)
+    if others is not None and known is not None:
+        others += [(key, _text(value[key])) for key in sorted(set(value) - known)]
+    return Terms(permissions, prohibitions, obligations, tuple(others or ()))
 
 
 def parse_sections(data: bytes) -> Terms:
@@ -126,24 +137,35 @@ def parse_sections(data: bytes) -> Terms:
     Raises ``InvalidInput``.
     """
     value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
-    fields.only_keys(value, _SECTIONS, "terms")
+    fields.only_keys(value, frozenset(SECTIONS), "terms")
     return parse_terms(value)
 
 
-def parse_offer(data: bytes | Mapping[str, Any]) -> Offer:
-    """An Offer from its JSON. Raises ``InvalidInput``."""
-    value = _document(data, "Offer", _OFFER_KEYS)
+def parse_offer(data: bytes | Mapping[str, Any], *, strict: bool = True) -> Offer:
+    """An Offer from its JSON. What the model does not know is refused, or if not ``strict`` kept
+    in ``Terms.others``. Raises ``InvalidInput``."""
+    value = _document(data, "Offer")
+    if strict:
+        fields.only_keys(value, _OFFER_KEYS, "Offer")
     return Offer(
         id=fields.text(value, "@id", limit=256),
         target=fields.text(value, "target", limit=256),
         assigner=fields.text(value, "assigner", limit=256),
-        terms=parse_terms(value),
+        terms=parse_terms(value, known=None if strict else _OFFER_KEYS),
     )
 
 
 def parse_agreement(document: bytes) -> Agreement:
-    """An Agreement from its exact bytes. Raises ``InvalidInput``."""
-    value = _document(document, "Agreement", _AGREEMENT_KEYS)
+    """An Agreement from its exact bytes. Raises ``InvalidInput``.
+
+    One that has anything of our profile (``tds:``) must have all of it, and nothing that the model
+    does not know; any other is from outside and read like an offer that is not ``strict``.
+    """
+    value = _document(document, "Agreement")
+    ours = any(key.startswith("tds:") for key in value)
+    if ours:
+        fields.only_keys(value, _AGREEMENT_KEYS, "Agreement")
+    default = None if ours else ""
     return Agreement(
         document=document,
         id=fields.text(value, "@id", limit=256),
@@ -151,13 +173,13 @@ def parse_agreement(document: bytes) -> Agreement:
         assigner=fields.text(value, "assigner", limit=256),
         assignee=fields.text(value, "assignee", limit=256),
         timestamp=fields.parse_time(fields.text(value, "timestamp", limit=64), "timestamp"),
-        terms=parse_terms(value),
-        space=fields.text(value, "tds:space", limit=256),
-        offer=fields.text(value, "tds:offer", limit=256),
-        classification=fields.text(value, "tds:classification", limit=32),
-        secret_commitment=fields.text(value, "tds:secretCommitment", limit=64),
-        provider_log=fields.text(value, "tds:providerLog", limit=256),
-        consumer_log=fields.text(value, "tds:consumerLog", limit=256),
+        terms=parse_terms(value, known=None if ours else _OFFER_KEYS | {"timestamp"}),
+        space=fields.text(value, "tds:space", limit=256, default=default),
+        offer=fields.text(value, "tds:offer", limit=256, default=default),
+        classification=fields.text(value, "tds:classification", limit=32, default=default),
+        secret_commitment=fields.text(value, "tds:secretCommitment", limit=64, default=default),
+        provider_log=fields.text(value, "tds:providerLog", limit=256, default=default),
+        consumer_log=fields.text(value, "tds:consumerLog", limit=256, default=default),
     )
 
 
@@ -173,13 +195,19 @@ def offer_json(offer: Offer) -> dict[str, Any]:
 
 
 def terms_json(terms: Terms) -> dict[str, Any]:
-    """The sections that are not empty, as ODRL writes them."""
-    sections = {
-        "permission": terms.permissions,
-        "prohibition": terms.prohibitions,
-        "obligation": terms.obligations,
+    """The sections that are not empty, as ODRL writes them, with what is not known."""
+    known = (terms.permissions, terms.prohibitions, terms.obligations)
+    sections = zip(SECTIONS, known, strict=True)
+    result: dict[str, Any] = {
+        name: [_rule_json(rule) for rule in rules] for name, rules in sections if rules
     }
-    return {name: [_rule_json(rule) for rule in rules] for name, rules in sections.items() if rules}
+    for key, text in terms.others:
+        value = json.loads(text)
+        if key in SECTIONS:
+            result.setdefault(key, []).append(value)
+        else:
+            result[key] = value
+    return result
 
 
 def agreement_document(
@@ -212,23 +240,34 @@ def agreement_document(
     )
 
 
-def _document(
-    data: bytes | Mapping[str, Any], kind: str, keys: frozenset[str]
-) -> Mapping[str, Any]:
+def _document(data: bytes | Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     if isinstance(data, bytes):
         data = fields.parse_json(data, limit=MAX_DOCUMENT_BYTES, what=kind)
     value = fields.as_object(data, kind)
-    fields.only_keys(value, keys, kind)
     if value.get("@type") != kind:
         raise InvalidInput(f"@type: must be {kind}")
     return value
 
 
-def _rules(value: Mapping[str, Any], section: str) -> tuple[Rule, ...]:
+def _rules(
+    value: Mapping[str, Any], section: str, others: list[tuple[str, str]] | None
+) -> tuple[Rule, ...]:
     rules = value.get(section, [])
     if not isinstance(rules, list) or len(rules) > MAX_RULES:
         raise InvalidInput(f"{section}: must be a list of at most {MAX_RULES} rules")
-    return tuple(_rule(fields.as_object(rule, section)) for rule in rules)
+    found = []
+    for rule in rules:
+        try:
+            found.append(_rule(fields.as_object(rule, section)))
+        except InvalidInput:
+            if others is None:
+                raise
+            others.append((section, _text(rule)))
+    return tuple(found)
+
+
+def _text(value: Any) -> str:
+    return fields.encode_json(value).decode()
 
 
 def _rule(value: Mapping[str, Any]) -> Rule:

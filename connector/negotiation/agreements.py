@@ -15,6 +15,9 @@ signed end.
 6. the secret is the one that the document commits to;
 7. the provider signed these bytes.
 
+Of a provider that signs nothing (from outside the space, as its own protocol has it) only steps 1
+to 3 and 5 can be asked: its agreement names no space, no offer and no log, and commits to nothing.
+
 It does not check that the agreement's id is new: the caller's store does.
 """
 
@@ -43,7 +46,7 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.participant import Participant
-from connector.model.terms import Agreement, Offer, Terms, agreement_document, parse_agreement
+from connector.model.terms import Agreement, Offer, Rule, Terms, agreement_document, parse_agreement
 from connector.negotiation.messages import MAX_REASON, SECRET_BYTES
 from connector.ports.negotiation import Act
 
@@ -92,6 +95,7 @@ def make(
         provider_signature=sign_document(ourselves.signing_key, SIGNATURE_KIND, document),
         secret=secret,
         dataset_record=dataset_record,
+        address=negotiation.address,
     )
 
 
@@ -102,38 +106,47 @@ def verify(
     *,
     ourselves: Ourselves,
     provider: Participant,
-    dataset: Dataset,
+    dataset: Dataset | None,
     space: str,
     now: datetime,
 ) -> StoredAgreement:
-    """The consumer's side: what was received, if all seven steps pass.
+    """The consumer's side: what was received, if all seven steps pass. ``dataset``: as its
+    provider signed it, None if the provider signs nothing.
 
     Raises ``InvalidInput``, ``PeerFault`` or ``VerificationFailed``.
     """
     agreement = parse_agreement(message.agreement)
     if not _ID.fullmatch(agreement.id):
         raise InvalidInput("agreement: an id that cannot name a log's scope")
-    for name, found, expected in (
+    negotiated: list[tuple[str, object, object]] = [
         ("assigner", agreement.assigner, provider.did),
         ("assignee", agreement.assignee, ourselves.did),
-        ("space", agreement.space, space),
         ("target", agreement.target, negotiation.dataset),
-        ("offer", agreement.offer, accepted.id),
         ("terms", canonical(agreement.terms), canonical(accepted.terms)),
-        ("classification", agreement.classification, dataset.classification.value),
-        ("providerLog", agreement.provider_log, provider.log_origin),
-        ("consumerLog", agreement.consumer_log, ourselves.log_origin),
-    ):
+    ]
+    if dataset is not None:
+        negotiated += [
+            ("space", agreement.space, space),
+            ("offer", agreement.offer, accepted.id),
+            ("classification", agreement.classification, dataset.classification.value),
+            ("providerLog", agreement.provider_log, provider.log_origin),
+            ("consumerLog", agreement.consumer_log, ourselves.log_origin),
+        ]
+    for name, found, expected in negotiated:
         if found != expected:
             raise PeerFault(f"agreement: {name} is not what was negotiated")
     if agreement.timestamp > now + MAX_AHEAD:
         raise PeerFault("agreement: dated ahead of our clock")
-    commitment = hashlib.sha256(message.secret).hexdigest()
-    if len(message.secret) != SECRET_BYTES or not hmac.compare_digest(
-        commitment.encode(), agreement.secret_commitment.encode()
-    ):
-        raise VerificationFailed("agreement: the secret is not the one it commits to")
-    verify_document(message.signature, SIGNATURE_KIND, message.agreement, provider.signing_keys)
+    if dataset is None:
+        if message.signature or message.secret or agreement.secret_commitment:
+            raise PeerFault("agreement: with a signature or a secret of one that signs nothing")
+    else:
+        commitment = hashlib.sha256(message.secret).hexdigest()
+        if len(message.secret) != SECRET_BYTES or not hmac.compare_digest(
+            commitment.encode(), agreement.secret_commitment.encode()
+        ):
+            raise VerificationFailed("agreement: the secret is not the one it commits to")
+        verify_document(message.signature, SIGNATURE_KIND, message.agreement, provider.signing_keys)
     return StoredAgreement(
         terms=agreement,
         pid=negotiation.pid,
@@ -143,6 +156,7 @@ def verify(
         provider_signature=message.signature,
         secret=message.secret,
         dataset_record=negotiation.dataset_record,
+        address=negotiation.address,
     )
 
 
@@ -153,23 +167,24 @@ def countersign(ourselves: Ourselves, agreement: Agreement) -> str:
 
 def canonical(terms: Terms) -> tuple[object, ...]:
     """Equal for terms that differ in nothing but the order in which rules, constraints and
-    listed values are written."""
+    listed values are written. What the model does not know must be the same to the letter."""
+    known = (terms.permissions, terms.prohibitions, terms.obligations)
+    return (*(_rules(rules) for rules in known), *sorted(terms.others))
+
+
+def _rules(rules: tuple[Rule, ...]) -> tuple[object, ...]:
     return tuple(
-        tuple(
-            sorted(
-                (
-                    rule.action,
-                    tuple(
-                        sorted(
-                            (c.left, c.operator, c.unit, _operand(c.right))
-                            for c in rule.constraints
-                        )
-                    ),
-                )
-                for rule in rules
+        sorted(
+            (
+                rule.action,
+                tuple(
+                    sorted(
+                        (c.left, c.operator, c.unit, _operand(c.right)) for c in rule.constraints
+                    )
+                ),
             )
+            for rule in rules
         )
-        for rules in (terms.permissions, terms.prohibitions, terms.obligations)
     )
 
 

@@ -13,3 +13,4 @@ class Automation:
     agree: bool = True  # provider: make the agreement when our offer was accepted
     finalize: bool = True  # provider: finalize when the consumer's signature verifies
     verify: bool = True  # consumer: sign an agreement that says what was negotiated
+    start: bool = True  # provider: start a transfer that the policy allows

@@ -23,7 +23,7 @@ from connector.errors import (
 )
 from connector.identity.datasets import read_dataset
 from connector.identity.ourselves import Ourselves
-from connector.model.catalog import Dataset, parse_dataset
+from connector.model.catalog import Dataset, parse_dataset, parse_offers
 from connector.model.negotiation import (
     Channel,
     Message,
@@ -34,11 +34,11 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.participant import Participant, unb64url
-from connector.model.terms import Offer, Terms, parse_offer
+from connector.model.terms import Offer, Terms
 from connector.negotiation import agreements, machine
 from connector.negotiation.automation import Automation
 from connector.negotiation.draft import Draft, explain
-from connector.negotiation.messages import offer_bytes
+from connector.negotiation.messages import offer_bytes, read_offer
 from connector.policy.constraints import check_terms
 from connector.ports.clock import Clock
 from connector.ports.negotiation import NegotiationStore
@@ -49,7 +49,8 @@ FetchDataset = Callable[[str, str], Awaitable[str]]
 
 class Consumer:
     """``lookup`` gives the directory's record of an active member or raises; ``fetch`` asks a
-    provider (DID) for the publisher's JWS of a dataset (id)."""
+    provider (DID) for the publisher's JWS of a dataset (id), or one that signs nothing for the
+    dataset's JSON (``model.catalog.parse_offers``)."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Consumer:
         store: NegotiationStore,
         lookup: Callable[[str], Participant],
         fetch: FetchDataset,
+        address: Callable[[str], Awaitable[str]],
         clock: Clock,
         automation: Automation,
     ) -> None:
@@ -67,6 +69,7 @@ class Consumer:
         self._store = store
         self._lookup = lookup
         self._fetch = fetch
+        self._address = address
         self._clock = clock
         self._automation = automation
 
@@ -78,20 +81,30 @@ class Consumer:
         offer_id: str = "",
         terms: Terms | None = None,
         accept_offers: bool = False,
+        accept_unenforced: bool = False,
     ) -> Draft:
         """Ask for an offer of the dataset (its first, if none is named) as it stands, or with
-        other ``terms``.
+        other ``terms``. A provider that signs nothing is not asked for what is said here already.
 
         Raises ``NotFound`` (no such dataset or offer), ``Refused`` (terms that we do not
         understand), ``VerificationFailed``, or what ``lookup`` and ``fetch`` raise.
         """
-        record = await self._fetch(provider, dataset_id)
-        dataset = self._verified_dataset(provider, dataset_id, record)
-        offers = [offer for offer in dataset.offers if offer_id in ("", offer.id)]
-        if not offers:
-            raise NotFound("the dataset has no such offer", hint="look at the catalogue again")
-        offer = offers[0] if terms is None else _with_terms(offers[0], terms)
-        _require_understood(offer)
+        signs = self._lookup(provider).signs
+        record = ""
+        if offer_id and terms is not None and not signs:
+            offer = Offer(offer_id, dataset_id, provider, terms)
+        else:
+            record = await self._fetch(provider, dataset_id)
+            if signs:
+                offers = self._verified_dataset(provider, dataset_id, record).offers
+            else:
+                offers = parse_offers(record.encode(), dataset_id, provider)
+            found = next((offer for offer in offers if offer_id in ("", offer.id)), None)
+            if found is None:
+                raise NotFound("the dataset has no such offer", hint="look at the catalogue again")
+            offer = found if terms is None else _with_terms(found, terms)
+        if not accept_unenforced:
+            _require_understood(offer)
         draft = Draft(Channel(provider, Party.CONSUMER))
         draft.begin(
             Party.CONSUMER,
@@ -100,11 +113,13 @@ class Consumer:
             dataset=dataset_id,
             offer=offer_bytes(offer),
             accept_offers=accept_offers,
-            dataset_record=record,
+            accept_unenforced=accept_unenforced,
+            dataset_record=record if signs else "",
+            address=await self._address(provider),
         )
         return draft
 
-    async def accept(self, negotiation: Negotiation) -> Draft:
+    async def accept(self, negotiation: Negotiation, *, accept_unenforced: bool = False) -> Draft:
         """A person's word for the next step: accept the provider's offer, or sign its agreement.
 
         Raises ``Conflict`` where nothing is the consumer's to accept, ``Refused`` if the offer
@@ -115,7 +130,8 @@ class Consumer:
             draft.keep(await self._held(negotiation))
             self._sign(draft)
         elif negotiation.state is State.OFFERED:
-            _require_understood(parse_offer(negotiation.offer))
+            if not (accept_unenforced or negotiation.accept_unenforced):
+                _require_understood(read_offer(negotiation.offer))
             await self._know_dataset(draft)
             draft.send(MessageType.ACCEPTED)
         else:
@@ -124,7 +140,7 @@ class Consumer:
 
     async def counter(self, negotiation: Negotiation, terms: Terms) -> Draft:
         """Answer the provider's offer with a request of other terms. Raises as ``accept``."""
-        offer = _with_terms(parse_offer(negotiation.offer), terms)
+        offer = _with_terms(read_offer(negotiation.offer), terms)
         _require_understood(offer)
         draft = Draft(negotiation.channel, negotiation)
         await self._know_dataset(draft)
@@ -148,6 +164,7 @@ class Consumer:
                 peer_pid=message.provider_pid,
                 dataset=offer.target,
                 offer=message.offer,
+                address=message.callback,
             )
             draft.wait("approval", explain(check_terms(offer.terms)))
             return draft
@@ -163,7 +180,7 @@ class Consumer:
                     raise InvalidInput("offer: for another dataset than this negotiation's")
                 draft.note(offer=message.offer)
                 problems = check_terms(offer.terms)
-                if negotiation.accept_offers and not problems:
+                if negotiation.accept_offers and (negotiation.accept_unenforced or not problems):
                     draft.send(MessageType.ACCEPTED)
                 else:
                     draft.wait("approval", explain(problems))
@@ -176,21 +193,22 @@ class Consumer:
         return draft
 
     def _offered(self, channel: Channel, message: Message) -> Offer:
-        offer = parse_offer(message.offer)
+        offer = read_offer(message.offer)
         if offer.assigner != channel.peer:
             raise InvalidInput("offer: its assigner is not its sender")
         return offer
 
     async def _agreed(self, draft: Draft, message: Message) -> None:
         """An agreement that is not what was negotiated ends the negotiation."""
+        provider = self._lookup(draft.channel.peer)
         try:
             agreement = agreements.verify(
                 message,
                 draft.negotiation,
-                parse_offer(draft.negotiation.offer),
+                read_offer(draft.negotiation.offer),
                 ourselves=self._ourselves,
-                provider=self._lookup(draft.channel.peer),
-                dataset=_stored_dataset(draft.negotiation),
+                provider=provider,
+                dataset=_stored_dataset(draft.negotiation) if provider.signs else None,
                 space=self._space,
                 now=self._clock.now(),
             )
@@ -212,7 +230,9 @@ class Consumer:
     def _sign(self, draft: Draft) -> None:
         signature = agreements.countersign(self._ourselves, draft.kept.terms)
         draft.amend(consumer_signature=signature)
-        draft.send(MessageType.VERIFICATION, signature=signature)
+        # One that signs nothing has no use for it.
+        shared = signature if draft.kept.provider_signature else ""
+        draft.send(MessageType.VERIFICATION, signature=shared)
 
     async def _finalized(self, draft: Draft, negotiation: Negotiation, *, late: bool) -> None:
         """In force; and where our termination came too late, ended at once."""
@@ -233,7 +253,7 @@ class Consumer:
     async def _know_dataset(self, draft: Draft) -> None:
         """What an agreement will be checked against; missing where the provider began."""
         negotiation = draft.negotiation
-        if not negotiation.dataset_record:
+        if not negotiation.dataset_record and self._lookup(negotiation.peer).signs:
             record = await self._fetch(negotiation.peer, negotiation.dataset)
             self._verified_dataset(negotiation.peer, negotiation.dataset, record)
             draft.note(dataset_record=record)

@@ -41,6 +41,13 @@ class Draft:
         self._negotiation = negotiation
 
     @property
+    def address(self) -> str:
+        """Base URL of the peer's HTTPS binding; empty where messages go by the stream."""
+        if self._negotiation is not None:
+            return self._negotiation.address
+        return self.agreement.address if self.agreement is not None else ""
+
+    @property
     def negotiation(self) -> Negotiation:
         """As it will be."""
         if self._negotiation is None:

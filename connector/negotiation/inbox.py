@@ -8,6 +8,7 @@ answered with DSP's ``ContractNegotiationError``, and that is never answered.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -39,11 +40,12 @@ from connector.negotiation.draft import Draft
 from connector.negotiation.frames import Envelope
 from connector.negotiation.ledger import CORRELATION, Ledger
 from connector.negotiation.provider import Provider
-from connector.ports.negotiation import NegotiationStore
+from connector.ports.negotiation import NegotiationStore, Post
 
 MAX_OPEN = 64  # negotiations with one peer, in one role, that are not final
 MAX_REFUSED = 64  # refused messages on one stream before it is ended
 MAX_CORRELATION = 64
+MAX_LOST = 64  # posts of one process that are forgotten together
 BATCH = 32  # messages read from the store at a time
 
 log = structlog.get_logger()
@@ -74,9 +76,44 @@ class Inbox:
         Gives the negotiation as it is now. Raises what the message is refused for.
         """
         async with self._ledger.turn(channel):
-            draft = await self._answer(channel, content)
+            await self._ledger.require_room(channel, posts=True)
+            heard = hashlib.sha256(messages.encode(content)).hexdigest()
+            draft = await self._answer(channel, content, heard)
             await self._ledger.save(draft)
             return draft.changed or draft.before
+
+    async def delivered(self, post: Post, peer_pid: str) -> None:
+        """The peer took a post; ``peer_pid``: its process id, where its answer said so."""
+        async with self._ledger.turn(post.channel):
+            draft = Draft(post.channel, await self._store.negotiation(post.pid))
+            if peer_pid and draft.before is not None and not draft.before.peer_pid:
+                draft.note(peer_pid=peer_pid)
+            try:
+                await self._ledger.save(draft, posted=(post.number,))
+            except Conflict as error:
+                reason = f"{error.message}: the peer gave a process id that is another's"
+                await self._end(post, "peer:pid", reason, quiet=True)
+
+    async def refused(self, post: Post, code: str, reason: str) -> None:
+        """The peer refused a post for good: as ``ContractNegotiationError`` on a stream."""
+        async with self._ledger.turn(post.channel):
+            log.info("the peer refused a message", peer=post.peer, code=code)
+            await self._end(post, f"peer:{code}", reason, quiet=False)
+
+    async def abandon(self, post: Post, reason: str) -> None:
+        """A post that could not be delivered for too long, and all that waits behind it."""
+        async with self._ledger.turn(post.channel):
+            log.warning("a message could not be delivered", peer=post.peer, reason=reason)
+            await self._end(post, "unreachable", reason, quiet=True)
+
+    async def _end(self, post: Post, code: str, reason: str, *, quiet: bool) -> None:
+        """End the process of a post that is lost, unless it is final; ``quiet``: tell nobody."""
+        draft = Draft(post.channel, await self._store.negotiation(post.pid))
+        before = draft.before
+        if before is not None and before.state not in machine.FINAL:
+            draft.terminate(code, reason, quiet=quiet or not before.peer_pid)
+        lost = await self._store.posts(pid=post.pid, limit=MAX_LOST) if post.pid else (post,)
+        await self._ledger.save(draft, posted=tuple(one.number for one in lost))
 
     async def deliver(self, channel: Channel, envelope: Envelope) -> bool:
         """One message of a stream, once only; False if it was refused (the answer is saved).
@@ -103,7 +140,9 @@ class Inbox:
                 return False
             return True
 
-    async def _answer(self, channel: Channel, content: Content) -> Draft:
+    async def _answer(self, channel: Channel, content: Content, heard: str = "") -> Draft:
+        """``heard``: the digest of a message that came by itself. Such a one may come twice, when
+        its answer was lost; it is taken once."""
         messages.check(content, channel.party.other)
         match content:
             case AgreementNotice():
@@ -119,7 +158,15 @@ class Inbox:
                     if content.offer != negotiation.offer:
                         raise Conflict("this process id has begun another negotiation")
                     return Draft(channel, negotiation)
-                return await side.take(channel, negotiation, content)
+                try:
+                    draft = await side.take(channel, negotiation, content)
+                except Conflict:
+                    if negotiation is None or not heard or negotiation.heard != heard:
+                        raise
+                    return Draft(channel, negotiation)
+                if heard:
+                    draft.note(heard=heard)
+                return draft
 
     async def _find(
         self, channel: Channel, content: Message | ContractNegotiationError

@@ -34,7 +34,7 @@ from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.draft import Draft
 from connector.ports.clock import Clock
 from connector.ports.journal import Journal
-from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore
+from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore, Post
 
 CORRELATION = "correlation_id"  # the name under which log lines and letters carry it
 MAX_OUTBOX = 1000  # messages that a peer has not acknowledged
@@ -61,6 +61,8 @@ class Ledger:
         # Channels with acts that the log may not have; None where only the store knows which.
         self._unlogged: dict[Channel, Sequence[Act] | None] = {}
         self._changed: dict[Channel, asyncio.Event] = {}
+        self.posted = asyncio.Event()
+        """Set when there may be new posts."""
         self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
 
     async def start(self) -> None:
@@ -77,25 +79,35 @@ class Ledger:
         """Hold it while drafting and saving a step of this channel."""
         return self._turns.setdefault(channel, asyncio.Lock())
 
-    async def save(self, draft: Draft, *, received: int = 0) -> int:
+    async def save(self, draft: Draft, *, received: int = 0, posted: tuple[int, ...] = ()) -> int:
         """The draft in one write, then its acts in the log, then tell who waits for it.
 
+        ``posted``: numbers of posts that are done with.
         Finishes even if the caller is cancelled. Returns how many running uses were stopped.
         Raises ``Conflict`` (nothing happened) and ``Unavailable`` (it may have happened).
         """
-        return await _to_the_end(self._save(draft, received))
+        return await _to_the_end(self._save(draft, received, posted))
 
-    async def _save(self, draft: Draft, received: int) -> int:
+    async def _save(self, draft: Draft, received: int, posted: tuple[int, ...]) -> int:
         channel, negotiation = draft.channel, draft.changed
         if negotiation is not None:
             now = int(self._clock.now().timestamp() * 1000)
             negotiation = replace(negotiation, updated_ms=now)
+        bodies = tuple(messages.encode(content) for content in draft.outgoing)
+        correlation_id = structlog.contextvars.get_contextvars().get(CORRELATION, "")
+        pid = negotiation.pid if negotiation else ""
         change = Change(
             channel=channel,
             negotiation=negotiation,
             agreement=draft.agreement,
-            outgoing=tuple(messages.encode(content) for content in draft.outgoing),
-            correlation_id=structlog.contextvars.get_contextvars().get(CORRELATION, ""),
+            outgoing=() if draft.address else bodies,
+            posts=tuple(
+                Post(channel, pid, draft.address, body, correlation_id)
+                for body in bodies
+                if draft.address
+            ),
+            posted=posted,
+            correlation_id=correlation_id,
             received=received,
             acknowledged=self._acknowledged.get(channel, 0),
             acts=tuple(draft.acts),
@@ -107,10 +119,18 @@ class Ledger:
             return await self.settle(channel)
         finally:
             self.changed(channel).set()
+            if change.posts:
+                self.posted.set()
 
     async def _commit(self, change: Change) -> None:
         channel = change.channel
-        if not (change.negotiation or change.agreement or change.outgoing or change.received):
+        if not (
+            change.negotiation
+            or change.agreement
+            or change.outgoing
+            or change.received
+            or change.posted
+        ):
             return
         if not change.acts:
             await self.store.commit(change)
@@ -160,6 +180,14 @@ class Ledger:
             async with self.turn(channel):
                 await _to_the_end(self.settle(channel))
 
+    async def posts(self, after: int, limit: int) -> Sequence[Post]:
+        """Posts that may be sent now. Raises ``Unavailable`` while an act cannot be logged."""
+        posts = await self.store.posts(after=after, limit=limit)
+        for channel in {post.channel for post in posts}.intersection(self._unlogged):
+            async with self.turn(channel):
+                await _to_the_end(self.settle(channel))
+        return posts
+
     async def acknowledge(self, channel: Channel, sequence: int) -> None:
         """The peer has our messages up to ``sequence``; forgotten with the next write.
 
@@ -176,8 +204,13 @@ class Ledger:
             raise PeerFault("the peer lost messages that it had acknowledged")
         self._acknowledged[channel] = max(self._acknowledged.get(channel, 0), sequence)
 
-    async def require_room(self, channel: Channel) -> None:
-        """Raises ``RateLimited`` if the peer leaves too many of our messages untaken."""
+    async def require_room(self, channel: Channel, *, posts: bool = False) -> None:
+        """Raises ``RateLimited`` if the peer leaves too many of our messages untaken; ``posts``:
+        of those that do not go by the stream."""
+        if posts:
+            if await self.store.post_count(channel) >= MAX_OUTBOX:
+                raise RateLimited("the peer has not taken our earlier messages")
+            return
         counts = await self.counts(channel)
         acknowledged = max(counts.acknowledged, self._acknowledged.get(channel, 0))
         if counts.sent - acknowledged >= MAX_OUTBOX:

@@ -29,6 +29,7 @@ MAX_CODE = 64
 MAX_REASON = 1024
 SECRET_BYTES = 32
 MAX_ENCODED_BYTES = 1 << 17
+MAX_CALLBACK = 2048
 
 # Who may send what; the events and the offer are one-way in every state.
 _SENDERS: dict[MessageType, frozenset[Party]] = {
@@ -50,7 +51,8 @@ _PARTS: dict[MessageType, frozenset[str]] = {
     MessageType.FINALIZED: frozenset(),
     MessageType.TERMINATION: frozenset({"code", "reason"}),
 }
-_OPTIONAL = frozenset({"code", "reason"})
+# Explanations; and what a peer that signs nothing leaves out, which others are held to later.
+_OPTIONAL = frozenset({"code", "reason", "signature", "secret"})
 _LIMITS = {
     "offer": MAX_OFFER_BYTES,
     "agreement": MAX_DOCUMENT_BYTES,
@@ -83,6 +85,9 @@ def check(content: Content, sender: Party) -> None:
         raise InvalidInput(f"{content.type}: not a {sender}'s to send")
     _bounded("the sender's process id", pids[sender], MAX_PID)
     _bounded("the process id", pids[sender.other], MAX_PID, empty=content.type in _STARTS)
+    if content.callback and pids[sender.other]:
+        raise InvalidInput("callbackAddress: only for a message that begins a negotiation")
+    _bounded("callbackAddress", content.callback, MAX_CALLBACK, empty=True)
     for name, limit in _LIMITS.items():
         value = getattr(content, name)
         if name in _PARTS[content.type]:
@@ -105,8 +110,14 @@ def offer_bytes(offer: Offer) -> bytes:
     """
     data = fields.encode_json(offer_json(offer))
     _bounded("offer", data, MAX_OFFER_BYTES)
-    parse_offer(data)
+    parse_offer(data, strict=not offer.terms.others)
     return data
+
+
+def read_offer(data: bytes) -> Offer:
+    """The offer of a message; with parts that mean nothing here, which are for the terms' check
+    to refuse. Raises ``InvalidInput``."""
+    return parse_offer(data, strict=False)
 
 
 _ERROR, _NOTICE = "ContractNegotiationError", "AgreementNotice"

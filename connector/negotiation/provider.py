@@ -7,7 +7,8 @@ person's decision too: nobody at this node may agree to what the policy refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from connector.errors import Conflict, InternalError, InvalidInput, NotFound, Refused, Unavailable
 from connector.identity.ourselves import Ourselves
@@ -22,11 +23,11 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.participant import Participant
-from connector.model.terms import Offer, Terms, parse_offer
+from connector.model.terms import Offer, Terms
 from connector.negotiation import agreements
 from connector.negotiation.automation import Automation
 from connector.negotiation.draft import Draft, explain
-from connector.negotiation.messages import offer_bytes
+from connector.negotiation.messages import offer_bytes, read_offer
 from connector.policy import inputs
 from connector.policy.constraints import check_terms
 from connector.policy.decisions import NEGOTIATION, Answer, Outcome, read_negotiation
@@ -49,6 +50,7 @@ class Provider:
         datasets: DatasetStore,
         engine: PolicyEngine,
         lookup: Callable[[str], Participant],
+        address: Callable[[str], Awaitable[str]],
         clock: Clock,
         automation: Automation,
     ) -> None:
@@ -58,6 +60,7 @@ class Provider:
         self._datasets = datasets
         self._engine = engine
         self._lookup = lookup
+        self._address = address
         self._clock = clock
         self._automation = automation
 
@@ -70,7 +73,7 @@ class Provider:
         """
         draft = Draft(channel, negotiation)
         if negotiation is None:
-            offer = parse_offer(message.offer)
+            offer = read_offer(message.offer)
             draft.begin(
                 Party.CONSUMER,
                 message.type,
@@ -78,6 +81,7 @@ class Provider:
                 peer_pid=message.consumer_pid,
                 dataset=offer.target,
                 offer=message.offer,
+                address=message.callback,
             )
             await self._consider(draft, offer)
             return draft
@@ -85,7 +89,7 @@ class Provider:
         draft.note(peer_pid=message.consumer_pid)
         match message.type:
             case MessageType.REQUEST:
-                offer = parse_offer(message.offer)
+                offer = read_offer(message.offer)
                 if offer.target != negotiation.dataset:
                     raise InvalidInput("offer: for another dataset than this negotiation's")
                 draft.note(offer=message.offer)
@@ -116,6 +120,7 @@ class Provider:
             pid=agreements.new_id(),
             dataset=dataset_id,
             offer=offer_bytes(offer),
+            address=await self._address(consumer),
         )
         return draft
 
@@ -130,7 +135,7 @@ class Provider:
             draft.keep(await self._held(negotiation))
             self._finalize(draft)
         elif negotiation.state in (State.REQUESTED, State.ACCEPTED):
-            offer = parse_offer(negotiation.offer)
+            offer = read_offer(negotiation.offer)
             published = await self._published(negotiation.dataset)
             baseline = _matching(published, offer.id) or _first_offer(published)
             await self._require_allowed(negotiation.peer, published, baseline, offer)
@@ -155,7 +160,7 @@ class Provider:
         published = await self._published(offer.target)
         baseline = _matching(published, offer.id)
         if baseline is None and draft.before is not None:
-            ours = parse_offer(draft.before.offer)
+            ours = read_offer(draft.before.offer)
             baseline = ours if ours.id == offer.id else None
         if baseline is None:
             raise NotFound("no such offer", hint="ask for one that the catalogue lists")
@@ -202,32 +207,36 @@ class Provider:
     async def _agree(self, draft: Draft) -> None:
         """Make the agreement from the offer on the table, and sign it."""
         published = await self._published(draft.negotiation.dataset)
+        consumer = self._lookup(draft.channel.peer)
         agreement = agreements.make(
             self._ourselves,
-            self._lookup(draft.channel.peer),
+            consumer,
             draft.negotiation,
-            parse_offer(draft.negotiation.offer),
+            read_offer(draft.negotiation.offer),
             dataset=published.dataset,
             dataset_record=published.record,
             space=self._space,
             now=self._clock.now(),
         )
-        draft.send(
-            MessageType.AGREEMENT,
-            agreement=agreement.terms.document,
-            signature=agreement.provider_signature,
-            secret=agreement.secret,
-        )
+        shared: dict[str, Any] = {}  # what a peer that signs nothing has no use for
+        if consumer.signs:
+            shared = {"signature": agreement.provider_signature, "secret": agreement.secret}
+        draft.send(MessageType.AGREEMENT, agreement=agreement.terms.document, **shared)
         draft.note(agreement_id=agreement.terms.id)
         draft.agreement = agreement
 
     async def _verified(self, draft: Draft, message: Message) -> None:
         agreement = await self._held(draft.negotiation)
-        keys = self._lookup(draft.channel.peer).signing_keys
-        document = agreement.terms.document
-        verify_document(message.signature, agreements.SIGNATURE_KIND, document, keys)
+        consumer = self._lookup(draft.channel.peer)
         draft.keep(agreement)
-        draft.amend(consumer_signature=message.signature)
+        if consumer.signs:
+            verify_document(
+                message.signature,
+                agreements.SIGNATURE_KIND,
+                agreement.terms.document,
+                consumer.signing_keys,
+            )
+            draft.amend(consumer_signature=message.signature)
         if self._automation.finalize:
             self._finalize(draft)
         else:

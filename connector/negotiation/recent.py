@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from connector.model.negotiation import Channel, Negotiation, Party, StoredAgreement
 from connector.negotiation import machine
-from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore
+from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore, Post
 
 MAX_RECENT = 128  # negotiations, and agreements, that are remembered
 MAX_LETTERS = 64  # letters that are remembered for each channel
@@ -126,6 +126,12 @@ class RecentStore:
         if counts is not None and letters and letters[0].sequence <= after + 1:
             return tuple(letter for letter in letters if letter.sequence > after)[:limit]
         return await self._store.outbox(channel, after, limit)
+
+    async def posts(self, *, after: int = 0, pid: str = "", limit: int) -> tuple[Post, ...]:
+        return await self._store.posts(after=after, pid=pid, limit=limit)
+
+    async def post_count(self, channel: Channel) -> int:
+        return await self._store.post_count(channel)
 
     async def pending_acts(self, channel: Channel) -> tuple[Act, ...]:
         return await self._store.pending_acts(channel)

@@ -6,7 +6,8 @@ saved in one write with everything it sends (``ledger``). What peers send comes 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from connector.errors import NotFound
@@ -34,10 +35,15 @@ from connector.negotiation.session import Send, Session, Streams
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
 from connector.ports.journal import Journal
-from connector.ports.negotiation import NegotiationStore
+from connector.ports.negotiation import NegotiationStore, Post
 from connector.ports.policy import PolicyEngine
 
 MAX_LISTED = 1000
+MAX_POSTS = 256  # read at a time
+
+
+async def _by_stream(_: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,8 @@ class Collaborators:
 
     ``lookup`` gives the directory's record of an active member (DID) or raises; ``fetch`` asks a
     provider for the publisher's JWS of a dataset; ``stop_uses`` stops the running uses of an
-    agreement and says how many there were. ``journal`` may be given an act twice.
+    agreement and says how many there were. ``journal`` may be given an act twice. ``address``
+    gives the base URL of the HTTPS binding by which a peer is reached, or "" for the stream.
     """
 
     ourselves: Ourselves
@@ -59,6 +66,7 @@ class Collaborators:
     fetch: FetchDataset
     stop_uses: StopUses
     clock: Clock
+    address: Callable[[str], Awaitable[str]] = _by_stream
 
 
 class Negotiations:
@@ -86,6 +94,7 @@ class Negotiations:
             datasets=with_.datasets,
             engine=with_.engine,
             lookup=with_.lookup,
+            address=with_.address,
             clock=with_.clock,
             automation=automation,
         )
@@ -95,6 +104,7 @@ class Negotiations:
             store=store,
             lookup=with_.lookup,
             fetch=with_.fetch,
+            address=with_.address,
             clock=with_.clock,
             automation=automation,
         )
@@ -126,6 +136,31 @@ class Negotiations:
         session = Session(Mailbox(self._inbox, self._ledger, channel), send)
         await self._streams.run(channel, session, incoming)
 
+    @property
+    def posted(self) -> asyncio.Event:
+        """Set when there may be new posts."""
+        return self._ledger.posted
+
+    async def posts(self, after: int = 0) -> Sequence[Post]:
+        """Messages for HTTPS bindings, the first ones beyond the number ``after``, in order. Who
+        delivers them answers each with ``delivered``, ``refused`` or ``abandon``.
+
+        Raises ``Unavailable``: ask again later.
+        """
+        return await self._ledger.posts(after, MAX_POSTS)
+
+    async def delivered(self, post: Post, peer_pid: str = "") -> None:
+        """The peer took it; ``peer_pid``: its process id, where its answer said so."""
+        await self._inbox.delivered(post, peer_pid)
+
+    async def refused(self, post: Post, code: str, reason: str) -> None:
+        """The peer refused it for good; the process ends here, and the peer is told."""
+        await self._inbox.refused(post, code, reason)
+
+    async def abandon(self, post: Post, reason: str) -> None:
+        """It could not be delivered for too long: the process ends here."""
+        await self._inbox.abandon(post, reason)
+
     async def receive(self, channel: Channel, content: Content) -> Negotiation | None:
         """One message of an authenticated peer that came by itself, as over HTTPS.
 
@@ -143,13 +178,20 @@ class Negotiations:
         offer_id: str = "",
         terms: Terms | None = None,
         accept_offers: bool = False,
+        accept_unenforced: bool = False,
     ) -> Negotiation:
         """As a consumer: ask for an offer of a dataset, or for other terms.
 
-        ``accept_offers``: accept a counter-offer without asking again.
+        ``accept_offers``: accept a counter-offer without asking again. ``accept_unenforced``:
+        accept terms that mean nothing to this connector; keeping them is then up to people.
         """
         draft = await self._consumer.request(
-            provider, dataset_id, offer_id=offer_id, terms=terms, accept_offers=accept_offers
+            provider,
+            dataset_id,
+            offer_id=offer_id,
+            terms=terms,
+            accept_offers=accept_offers,
+            accept_unenforced=accept_unenforced,
         )
         return await self._begin(draft)
 
@@ -159,14 +201,14 @@ class Negotiations:
         """As a provider: begin with an offer to a consumer."""
         return await self._begin(await self._provider.propose(consumer, dataset_id, terms))
 
-    async def approve(self, pid: str) -> Negotiation:
+    async def approve(self, pid: str, *, accept_unenforced: bool = False) -> Negotiation:
         """The next step that waits for a person: a provider agrees or finalizes, a consumer
-        accepts an offer or signs the agreement."""
+        accepts an offer or signs the agreement; ``accept_unenforced`` as in ``request``."""
 
         async def step(negotiation: Negotiation) -> Draft:
             if negotiation.party is Party.PROVIDER:
                 return await self._provider.approve(negotiation)
-            return await self._consumer.accept(negotiation)
+            return await self._consumer.accept(negotiation, accept_unenforced=accept_unenforced)
 
         return await self._step(pid, step)
 
@@ -233,7 +275,7 @@ class Negotiations:
     async def _begin(self, draft: Draft) -> Negotiation:
         async with self._ledger.turn(draft.channel):
             await self._inbox.require_few_open(draft.channel)
-            await self._ledger.require_room(draft.channel)
+            await self._ledger.require_room(draft.channel, posts=bool(draft.address))
             await self._ledger.save(draft)
         return draft.negotiation
 

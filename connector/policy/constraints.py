@@ -19,6 +19,7 @@ from connector.errors import InvalidInput, Reason
 from connector.model import fields
 from connector.model.terms import Constraint, Operand, Rule, Terms
 
+MAX_SHOWN = 200  # characters of a part that is not understood
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -184,6 +185,9 @@ def check_terms(terms: Terms) -> tuple[Reason, ...]:
     for rule in terms.obligations:
         if rule.action not in DECLARATIVE_OBLIGATIONS or rule.constraints:
             problems.add(("obligation", rule.action, "attribute without constraints"))
+    for key, text in terms.others:
+        shown = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+        problems.add((key[:MAX_SHOWN], shown, "a term that this node understands"))
     return tuple(Reason(*problem) for problem in sorted(problems, key=_utf8))
 
 

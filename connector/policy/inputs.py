@@ -197,6 +197,9 @@ def admission_input(
 
 
 def terms_input(terms: Terms) -> dict[str, Any]:
+    """Raises ``InvalidInput`` for terms with parts that no engine would see."""
+    if terms.others:
+        raise InvalidInput("terms: with parts that this connector does not understand")
     return {
         "permission": [_rule(rule) for rule in terms.permissions],
         "prohibition": [_rule(rule) for rule in terms.prohibitions],

@@ -33,6 +33,26 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """An outgoing message to a peer's HTTPS binding, which waits until the peer took it.
+
+    ``pid`` is our process id (empty for an ``AgreementNotice``); the posts of one process go out
+    in the order of ``number``, which is the store's and grows. ``body`` as in ``Letter``.
+    """
+
+    channel: Channel
+    pid: str
+    address: str
+    body: bytes
+    correlation_id: str = ""
+    number: int = 0
+
+    @property
+    def peer(self) -> str:
+        return self.channel.peer
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """The sequences of one channel, 0 for none: ``sent`` is the last given to a message of ours,
     ``acknowledged`` the last that the peer has for certain (letters up to it are forgotten),
@@ -48,7 +68,8 @@ class Change:
     """What one step changes, all or nothing.
 
     ``negotiation`` and ``agreement`` are new if their revision is 1. ``outgoing`` are bodies of
-    letters, in order. ``received`` and ``acknowledged`` are 0 where they do not change; ``logged``
+    letters, in order; ``posts`` are new ones, ``posted`` the numbers of those that are done with.
+    ``received`` and ``acknowledged`` are 0 where they do not change; ``logged``
     are the numbers of acts that the log has now.
     """
 
@@ -61,6 +82,8 @@ class Change:
     acknowledged: int = 0
     acts: tuple[Act, ...] = ()
     logged: tuple[int, ...] = ()
+    posts: tuple[Post, ...] = ()
+    posted: tuple[int, ...] = ()
 
 
 class NegotiationStore(Protocol):
@@ -100,6 +123,12 @@ class NegotiationStore(Protocol):
     async def outbox(self, channel: Channel, after: int, limit: int) -> tuple[Letter, ...]:
         """Letters with a sequence greater than ``after``, in order."""
         ...
+
+    async def posts(self, *, after: int = 0, pid: str = "", limit: int) -> tuple[Post, ...]:
+        """Posts with a greater number, in order; ``pid``: only that process's."""
+        ...
+
+    async def post_count(self, channel: Channel) -> int: ...
 
     async def pending_acts(self, channel: Channel) -> tuple[Act, ...]:
         """Acts that were saved and not yet marked as logged, in order."""
