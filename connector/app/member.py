@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from connector.adapters.negotiation_store import SqliteNegotiationStore
 from connector.app.base import Base
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
+from connector.app.outside import served
 from connector.app.process import background
 from connector.app.reporting import open_reporters_door
 from connector.directory.view import MembershipView
@@ -41,8 +43,9 @@ from connector.identity.ourselves import log_origin
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
 from connector.metering.refusals import RefusalLimiter
-from connector.model.participant import Membership, Participant
+from connector.model.participant import Membership
 from connector.model.receipt import UseReceipt
+from connector.negotiation.automation import Automation
 from connector.negotiation.service import Collaborators, Negotiations
 from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
@@ -131,15 +134,12 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         )
         await view.open()
 
-        def served(did: str) -> Participant:
-            view.require_fresh()
-            return view.active(did)
-
+        lookup, members = served(view, settings.peer), served(view, ())
         tls = _tls(base.keys, space)
         channels = Channels(ourselves.did, ourselves.signing_key, tls, clock, message_bytes)
         stack.push_async_callback(channels.close)
         directory = GrpcDirectory(channels, lambda: directory_record(space, view))
-        providers = GrpcProviders(channels, served, limits.query_timeout_s * 2)
+        providers = GrpcProviders(channels, members, limits.query_timeout_s * 2)
         witnessing = Witnessing(base.meter, directory, lambda: directory_record(space, view))
         base.witness_ages(log_origin(space.did))
         queries = DuckDbEngine(base.data / "gate", limits)
@@ -157,11 +157,12 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 datasets=datasets,
                 engine=base.engine,
                 journal=MeterJournal(base.meter),
-                lookup=served,
+                lookup=lookup,
                 fetch=providers.dataset,
                 stop_uses=stop_uses,
                 clock=clock,
-            )
+            ),
+            Automation(**dataclasses.asdict(settings.automation)),
         )
         gate = Gate(
             did=ourselves.did,
@@ -178,7 +179,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             results=KeptResults(limits.result_kept_s, KEPT_RESULTS_BYTES),
             clock=clock,
             folder=base.data / "gate",
-            member=served,
+            member=lookup,
             observe=lambda receipt: _observe(base.metrics, receipt),
             most_waiting=limits.uses_waiting,
         )
@@ -188,7 +189,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             datasets=datasets,
             engine=base.engine,
             meter=base.meter,
-            member=served,
+            member=lookup,
             clock=clock,
             observe=base.metrics.report,
         )
@@ -199,11 +200,11 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             providers=providers,
             deliveries=deliveries,
             meter=base.meter,
-            lookup=served,
+            lookup=lookup,
             clock=clock,
         )
         stack.push_async_callback(consumer.close)
-        streams = ConsumerStreams(negotiations, channels, served)
+        streams = ConsumerStreams(negotiations, channels, members)
         books = Books(
             ourselves=ourselves,
             space=space.did,
@@ -212,7 +213,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             peers=providers,
             deliveries=deliveries,
             witnessing=witnessing,
-            lookup=served,
+            lookup=lookup,
             history=view.history,
         )
         publisher = Publisher(
@@ -227,7 +228,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         )
         calls = OpenCalls()
         authenticate = MutualTls(
-            ourselves.did, served, TokenVerifier(ourselves.did, started=clock.now()), clock
+            ourselves.did, members, TokenVerifier(ourselves.did, started=clock.now()), clock
         )
         door = Door(Guard(authenticate, calls, clock, base.metrics.call), calls, message_bytes)
         add_CatalogServiceServicer_to_server(CatalogServicer(datasets), door.server)
@@ -247,7 +248,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 publisher=publisher,
                 consumer=consumer,
                 negotiations=negotiations,
-                catalogue=Catalogue(directory, served),
+                catalogue=Catalogue(directory, members),
                 books=books,
                 reporting=reporting,
                 reporters=reporters,

@@ -60,6 +60,10 @@ def publish(
     dataset: Annotated[
         str, typer.Option("--dataset", help="The id of a dataset, to publish it anew.")
     ] = "",
+    own_id: Annotated[str, typer.Option("--id", help="An id of your own for a new dataset.")] = "",
+    offer_id: Annotated[
+        str, typer.Option("--offer-id", help="An id of your own for its offer.")
+    ] = "",
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +100,8 @@ def publish(
             accept_free_sql=accept_free_sql,
             csv_null=csv_null,
             dataset_id=dataset,
+            own_id=own_id,
+            offer_id=offer_id,
             manual_approval=manual_approval,
         ),
         doing="reading the source and publishing",

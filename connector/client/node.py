@@ -75,6 +75,8 @@ class Node:
         accept_free_sql: bool = False,
         csv_null: str = "",
         dataset_id: str = "",
+        own_id: str = "",
+        offer_id: str = "",
         manual_approval: bool = False,
     ) -> types.Publication:
         """Publishes a Parquet or CSV file, or a folder of them, with one offer.
@@ -95,6 +97,8 @@ class Node:
             accept_free_sql=accept_free_sql,
             csv_null=csv_null,
             dataset_id=dataset_id,
+            own_id=own_id,
+            offer_id=offer_id,
             manual_approval=manual_approval,
         )
         reply = await self._calls.one(self._stub.PublishDataset(request, timeout=QUERY_DEADLINE_S))

@@ -52,6 +52,8 @@ class SyncNode:
         accept_free_sql: bool = False,
         csv_null: str = "",
         dataset_id: str = "",
+        own_id: str = "",
+        offer_id: str = "",
         manual_approval: bool = False,
     ) -> types.Publication:
         return self._wait(
@@ -69,6 +71,8 @@ class SyncNode:
                 accept_free_sql=accept_free_sql,
                 csv_null=csv_null,
                 dataset_id=dataset_id,
+                own_id=own_id,
+                offer_id=offer_id,
                 manual_approval=manual_approval,
             )
         )

@@ -7,6 +7,7 @@ misspelt security option must never be silent.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import tomllib
 import types
 import typing
@@ -25,6 +26,8 @@ MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 1
 MAX_FILE_BYTES = 65_536
 CORES = ("auto", "python", "native")
 MAX_ITEMS = 256  # of a list
+MAX_PEER_ID = 256
+LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 C = TypeVar("C")
@@ -73,6 +76,40 @@ class Https:
 
 
 @dataclass(frozen=True, slots=True)
+class Dsp:
+    """The door of the Dataspace Protocol's HTTPS binding (docs/dsp.md)."""
+
+    listen: str = ""  # host:port; empty: no such door
+    url: str = ""  # https://host[:port][/path] that peers reach it by; empty: https://<listen>
+    plain_http: bool = False  # without TLS, and towards peers without TLS; on loopback alone
+    allow: tuple[str, ...] = ()  # networks and hosts that peers' URLs may name although private
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A connector outside the space, or a member to be reached over HTTPS all the same."""
+
+    id: str  # its participant id, as its agreements have it
+    url: str = ""  # base URL of its HTTPS binding (…/2025-1); empty: only what it begins
+    name: str = ""  # for people; empty: its id
+    roles: tuple[str, ...] = ("provider", "consumer")  # that policy sees
+    accepts: str = ""  # path of the file with the token by which we know it; empty: none does
+    presents: str = ""  # path of the file with the token that we show it; empty: none
+    ca: str = ""  # path of the certificates (PEM) that its TLS is checked by; empty: the system's
+
+
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """Steps that the node makes by itself; each that is off waits for a person."""
+
+    decide: bool = True  # provider: agree to a request that the policy approves
+    agree: bool = True  # provider: make the agreement when our offer was accepted
+    verify: bool = True  # consumer: sign an agreement that says what was negotiated
+    finalize: bool = True  # provider: finalize what the consumer verified
+    start: bool = True  # provider: start a transfer that the policy allows
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """How the log is stored. What is dropped, and when, is said by hand (connector log drop)."""
 
@@ -109,6 +146,9 @@ class Node:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     reporting: Reporting = field(default_factory=Reporting)
+    automation: Automation = field(default_factory=Automation)
+    dsp: Dsp = field(default_factory=Dsp)
+    peer: tuple[Peer, ...] = ()  # connectors that are named here instead of by the directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +290,47 @@ def _checked(config: C) -> C:
         if both.enrol_endpoint:
             addresses["enrol_endpoint"] = both.enrol_endpoint
     if isinstance(both, Node):
-        told = {"listen": both.reporting.listen, "endpoint": both.reporting.endpoint}
-        addresses |= {f"reporting.{name}": address for name, address in told.items() if address}
+        told = {
+            "reporting.listen": both.reporting.listen,
+            "reporting.endpoint": both.reporting.endpoint,
+            "dsp.listen": both.dsp.listen,
+        }
+        addresses |= {name: address for name, address in told.items() if address}
+        _check_dsp(both)
     for name, address in addresses.items():
         if not _is_address(address):
             raise ConfigError(f"{name}: must be host:port")
     return config
+
+
+def _check_dsp(config: Node) -> None:
+    dsp = config.dsp
+    host = dsp.listen.rpartition(":")[0]
+    if dsp.plain_http and host not in LOOPBACK:
+        raise ConfigError("dsp.plain_http: only where dsp.listen is on loopback")
+    if dsp.url and not is_peer_url(dsp.url, plain_http=dsp.plain_http):
+        raise ConfigError("dsp.url: must be https://host[:port][/path]")
+    for at, one in enumerate(dsp.allow):
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            if not one or "/" in one or not one.isascii():
+                raise ConfigError(f"dsp.allow[{at}]: must be a network or a host name") from None
+    names: set[str] = set()
+    for at, peer in enumerate(config.peer):
+        if not peer.id or len(peer.id) > MAX_PEER_ID or peer.id in {*names, config.did}:
+            raise ConfigError(f"peer[{at}].id: must be a participant id of its own")
+        names.add(peer.id)
+        if peer.url and not is_peer_url(peer.url, plain_http=dsp.plain_http):
+            raise ConfigError(
+                f"peer[{at}].url: must be https://host[:port][/path]",
+                hint="plain http is for loopback alone, and with dsp.plain_http",
+            )
+
+
+def is_peer_url(value: str, *, plain_http: bool) -> bool:
+    """As ``is_witness_url``; plain ``http`` must be switched on."""
+    return is_witness_url(value) and (plain_http or value.startswith("https:"))
 
 
 def _check_witnesses(config: Node | Directory) -> None:
@@ -284,7 +359,7 @@ def is_witness_url(value: str) -> bool:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return False
-    loopback = host in ("127.0.0.1", "::1", "localhost")
+    loopback = host in LOOPBACK
     extra = parts.query or parts.fragment or parts.username or parts.password
     plain = value.isascii() and value.isprintable() and " " not in value and not extra
     return (

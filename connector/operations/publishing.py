@@ -36,6 +36,9 @@ from connector.ports.query import QueryEngine, SourceInfo
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
+# It stands in paths, and is a scope of the log's: it must not look like a participant's.
+_ID = re.compile(r"(?!did:)[A-Za-z0-9._~:-]{1,256}", re.ASCII)
+
 PUBLISHED = "dataset.published"
 WITHDRAWN = "dataset.withdrawn"
 FREE_SQL_WARNING = (
@@ -62,7 +65,9 @@ class Publication:
     accept_free_sql: bool
     manual_approval: bool
     csv_null: str = ""
-    dataset_id: str = ""
+    dataset_id: str = ""  # of the dataset that this is a new version of
+    own_id: str = ""  # for a new dataset; empty: one is made
+    offer_id: str = ""  # empty: one is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +171,9 @@ class Publisher:
             raise InvalidInput(
                 f"classification: must be one of {', '.join(Classification)}"
             ) from error
-        dataset_id = await self._dataset_id(wanted.dataset_id)
+        dataset_id = await self._dataset_id(wanted)
         offer = Offer(
-            id=f"urn:uuid:{uuid.uuid4()}",
+            id=wanted.offer_id or f"urn:uuid:{uuid.uuid4()}",
             target=dataset_id,
             assigner=self._ourselves.did,
             terms=parse_sections(wanted.terms),
@@ -186,12 +191,19 @@ class Publisher:
         )
         return parse_dataset(fields.encode_json(dataset_json(dataset)))
 
-    async def _dataset_id(self, wanted: str) -> str:
-        if not wanted:
-            return f"urn:uuid:{uuid.uuid4()}"
-        if await self._store.get(wanted) is None:
-            raise InvalidInput("dataset_id: this node publishes no such dataset")
-        return wanted
+    async def _dataset_id(self, wanted: Publication) -> str:
+        if wanted.dataset_id:
+            if wanted.own_id or await self._store.get(wanted.dataset_id) is None:
+                raise InvalidInput("dataset_id: this node publishes no such dataset")
+            return wanted.dataset_id
+        if wanted.own_id and not _ID.fullmatch(wanted.own_id):
+            raise InvalidInput("own_id: letters, digits and -._~: only, and not a DID")
+        if wanted.own_id and await self._store.get(wanted.own_id) is not None:
+            raise InvalidInput(
+                "own_id: this node publishes such a dataset already",
+                hint="give it as dataset_id to publish a new version",
+            )
+        return wanted.own_id or f"urn:uuid:{uuid.uuid4()}"
 
     async def _judge(self, dataset: Dataset, accept_free_sql: bool) -> None:
         document = inputs.listing_input(

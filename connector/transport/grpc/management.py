@@ -88,6 +88,8 @@ class ManagementServicer(rpc.ManagementServiceServicer):
                 manual_approval=request.manual_approval,
                 csv_null=request.csv_null,
                 dataset_id=request.dataset_id,
+                own_id=request.own_id,
+                offer_id=request.offer_id,
             )
         )
         return pb.PublishDatasetResponse(
@@ -114,7 +116,9 @@ class ManagementServicer(rpc.ManagementServiceServicer):
         services = self._node.services()
         negotiations = services.negotiations
         if request.pid and request.accept:
-            negotiation = await negotiations.approve(request.pid)
+            negotiation = await negotiations.approve(
+                request.pid, accept_unenforced=request.accept_unenforced
+            )
         elif request.pid:
             negotiation = await negotiations.terminate(request.pid)
         else:
@@ -125,6 +129,7 @@ class ManagementServicer(rpc.ManagementServiceServicer):
                 offer_id=request.offer_id,
                 terms=parse_sections(request.terms) if request.terms else None,
                 accept_offers=request.accept_counter_offer,
+                accept_unenforced=request.accept_unenforced,
             )
         changes = negotiations.follow(negotiation.pid)
         try:

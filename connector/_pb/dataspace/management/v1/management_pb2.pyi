@@ -157,6 +157,8 @@ class PublishDatasetRequest(_message.Message):
     CSV_NULL_FIELD_NUMBER: _builtins.int
     DATASET_ID_FIELD_NUMBER: _builtins.int
     MANUAL_APPROVAL_FIELD_NUMBER: _builtins.int
+    OWN_ID_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Path of a Parquet or CSV file, or of a folder of them, readable by the node."""
     title: _builtins.str
@@ -179,6 +181,10 @@ class PublishDatasetRequest(_message.Message):
     """The dataset's id, to publish a new version of it; empty for a new dataset."""
     manual_approval: _builtins.bool
     """A person approves each negotiation, even where policy would."""
+    own_id: _builtins.str
+    """An id of one's own for a new dataset: letters, digits and -._~: ; empty to have one made."""
+    offer_id: _builtins.str
+    """An id of one's own for the offer; empty to have one made."""
     @_builtins.property
     def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keywords."""
@@ -208,10 +214,12 @@ class PublishDatasetRequest(_message.Message):
         csv_null: _builtins.str = ...,
         dataset_id: _builtins.str = ...,
         manual_approval: _builtins.bool = ...,
+        own_id: _builtins.str = ...,
+        offer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_free_sql", b"accept_free_sql", "classification", b"classification", "csv_null", b"csv_null", "dataset_id", b"dataset_id", "description", b"description", "dimensions", b"dimensions", "hidden_columns", b"hidden_columns", "keywords", b"keywords", "manual_approval", b"manual_approval", "privacy_unit", b"privacy_unit", "source", b"source", "table", b"table", "terms", b"terms", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_free_sql", b"accept_free_sql", "classification", b"classification", "csv_null", b"csv_null", "dataset_id", b"dataset_id", "description", b"description", "dimensions", b"dimensions", "hidden_columns", b"hidden_columns", "keywords", b"keywords", "manual_approval", b"manual_approval", "offer_id", b"offer_id", "own_id", b"own_id", "privacy_unit", b"privacy_unit", "source", b"source", "table", b"table", "terms", b"terms", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +325,7 @@ class NegotiateRequest(_message.Message):
     ACCEPT_FIELD_NUMBER: _builtins.int
     ACCEPT_COUNTER_OFFER_FIELD_NUMBER: _builtins.int
     FOLLOW_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCEPT_UNENFORCED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The provider's DID; to start."""
     dataset_id: _builtins.str
@@ -333,6 +342,8 @@ class NegotiateRequest(_message.Message):
     """Accept a counter-offer without asking."""
     follow_seconds: _builtins.float
     """Seconds to follow it; 0 means 30."""
+    accept_unenforced: _builtins.bool
+    """Accept terms that mean nothing to this node; keeping them is then up to people."""
     def __init__(
         self,
         *,
@@ -344,10 +355,11 @@ class NegotiateRequest(_message.Message):
         accept: _builtins.bool = ...,
         accept_counter_offer: _builtins.bool = ...,
         follow_seconds: _builtins.float = ...,
+        accept_unenforced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accept_counter_offer", b"accept_counter_offer", "dataset_id", b"dataset_id", "follow_seconds", b"follow_seconds", "offer_id", b"offer_id", "pid", b"pid", "provider", b"provider", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "accept_counter_offer", b"accept_counter_offer", "accept_unenforced", b"accept_unenforced", "dataset_id", b"dataset_id", "follow_seconds", b"follow_seconds", "offer_id", b"offer_id", "pid", b"pid", "provider", b"provider", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
