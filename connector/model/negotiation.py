@@ -172,5 +172,12 @@ class StoredAgreement:
     address: str = ""  # as in ``Negotiation``
 
     @property
+    def peer_signs(self) -> bool:
+        """Whether the peer is held to a signature, as a member of the space is."""
+        if self.party is Party.PROVIDER:
+            return bool(self.terms.consumer_log)
+        return bool(self.provider_signature)
+
+    @property
     def channel(self) -> Channel:
         return Channel(self.peer, self.party)
