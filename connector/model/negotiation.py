@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 from connector.model.terms import Agreement
 
@@ -87,9 +86,6 @@ class AgreementNotice:
 
     agreement_id: str
     statement: str
-
-
-Content: TypeAlias = Message | ContractNegotiationError | AgreementNotice
 
 
 @dataclass(frozen=True, slots=True)
