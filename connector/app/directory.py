@@ -45,6 +45,7 @@ from connector.model.participant import b64url
 from connector.operations.bundles import Bundles
 from connector.operations.retention import Retention
 from connector.operations.status import Check, Status
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.directory import (
     CatalogIndexServicer,
@@ -52,7 +53,7 @@ from connector.transport.grpc.directory import (
     EnrolmentServicer,
 )
 from connector.transport.grpc.directory_management import DirectoryManagementServicer
-from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
+from connector.transport.grpc.guard import Guard, MutualTls
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.metering import WitnessServicer
 from connector.transport.grpc.server import Door

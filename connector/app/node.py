@@ -34,7 +34,8 @@ from connector.operations.bundles import Bundles
 from connector.operations.retention import Retention
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
-from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.calls import OpenCalls
+from connector.transport.grpc.guard import Guard
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.management import ManagementServicer
 from connector.transport.grpc.reporting import ReportingServicer
