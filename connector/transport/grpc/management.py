@@ -141,6 +141,30 @@ class ManagementServicer(rpc.ManagementServiceServicer):
         except TimeoutError:
             return
 
+    async def ProposeOffer(
+        self, request: pb.ProposeOfferRequest, context: object
+    ) -> pb.ProposeOfferResponse:
+        negotiation = await self._node.services().negotiations.propose(
+            request.consumer,
+            request.dataset_id,
+            parse_sections(request.terms) if request.terms else None,
+        )
+        return pb.ProposeOfferResponse(negotiation=_negotiation(negotiation))
+
+    async def GetNegotiation(
+        self, request: pb.GetNegotiationRequest, context: object
+    ) -> pb.GetNegotiationResponse:
+        negotiation = await self._node.services().negotiations.negotiation(request.pid)
+        return pb.GetNegotiationResponse(negotiation=_negotiation(negotiation))
+
+    async def TerminateNegotiation(
+        self, request: pb.TerminateNegotiationRequest, context: object
+    ) -> pb.TerminateNegotiationResponse:
+        negotiation = await self._node.services().negotiations.terminate(
+            request.pid, request.code, request.reason
+        )
+        return pb.TerminateNegotiationResponse(negotiation=_negotiation(negotiation))
+
     async def ListNegotiations(
         self, request: pb.ListNegotiationsRequest, context: object
     ) -> pb.ListNegotiationsResponse:
