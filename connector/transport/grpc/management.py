@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -113,6 +114,8 @@ class ManagementServicer(rpc.ManagementServiceServicer):
     async def Negotiate(
         self, request: pb.NegotiateRequest, context: object
     ) -> AsyncIterator[pb.NegotiateResponse]:
+        if not 0 <= request.follow_seconds < math.inf:
+            raise InvalidInput("follow_seconds: must be 0 or more")
         services = self._node.services()
         negotiations = services.negotiations
         if request.pid and request.accept:
