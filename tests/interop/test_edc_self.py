@@ -23,7 +23,7 @@ FOR_RESEARCH = {
         {
             "action": "use",
             "constraint": [
-                {"leftOperand": "purpose", "operator": "eq", "rightOperand": "research"}
+                {"leftOperand": "odrl:purpose", "operator": "eq", "rightOperand": "research"}
             ],
         }
     ]

@@ -1,7 +1,4 @@
-"""A client of the EDC's management API (version 3): what an operator of an EDC does by hand.
-
-It speaks the API's JSON-LD as the EDC compacts it; see the README beside this folder.
-"""
+"""A client of the EDC's management API (version 3): what an operator of an EDC does by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +18,8 @@ import httpx
 Json = dict[str, Any]
 
 EDC = "https://w3id.org/edc/v0.0.1/ns/"
-ODRL = "http://www.w3.org/ns/odrl.jsonld"
+# The policy part of DSP's own context: what an offer means on the wire is what it means here.
+ODRL = "https://w3id.org/dspace/2025/1/odrl-profile.jsonld"
 PROTOCOL = "dataspace-protocol-http:2025-1"
 TIMEOUT_S = 30.0
 POLL_S = 0.1
@@ -97,7 +95,7 @@ class Management:
         )
 
     def policy(self, rules: Json) -> str:
-        """A policy definition of these ODRL rules; its id."""
+        """A policy definition of these ODRL rules, with terms as on DSP's wire; its id."""
         policy = {"@context": ODRL, "@type": "Set", **rules}
         return str(self._post("/v3/policydefinitions", {"policy": policy})["@id"])
 
@@ -105,19 +103,24 @@ class Management:
 
     def catalog(self, peer: Peer) -> Json:
         """The peer's catalogue, as the EDC understood it."""
-        return self._post("/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer)})
+        found: Json = self._post("/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer)})
+        return found
 
     def dataset(self, peer: Peer, dataset: str) -> Json:
         """One dataset of the peer's, as the EDC understood it."""
-        return self._post(
+        found: Json = self._post(
             "/v3/catalog/dataset/request", {"@type": "DatasetRequest", "@id": dataset, **_at(peer)}
         )
+        return found
 
     def request(self, peer: Peer, dataset: Json) -> str:
         """Start a negotiation about the first offer of a dataset that ``dataset`` gave; its id."""
         offer = dataset["hasPolicy"][0]
         policy = {
-            "@context": ODRL,
+            "@context": [
+                ODRL,
+                *(known for known in dataset["@context"] if isinstance(known, dict)),
+            ],
             **offer,
             "assigner": peer.id,
             "target": dataset["@id"],
@@ -129,7 +132,13 @@ class Management:
 
     def negotiation(self, id: str) -> Json:
         """A negotiation's record."""
-        return self._get(f"/v3/contractnegotiations/{id}")
+        found: Json = self._get(f"/v3/contractnegotiations/{id}")
+        return found
+
+    def process(self, transfer: str) -> Json:
+        """A transfer's record."""
+        found: Json = self._get(f"/v3/transferprocesses/{transfer}")
+        return found
 
     def agreed(self, id: str) -> str:
         """Wait until a negotiation is FINALIZED; the agreement's id."""
@@ -152,7 +161,7 @@ class Management:
         return str(started["@id"])
 
     def transferred(self, id: str, state: str) -> Json:
-        """Wait until a transfer is in a state; its record."""
+        """Wait until a transfer is in a state (STARTED, SUSPENDED, ...); its record."""
         return self._await(f"/v3/transferprocesses/{id}", state)
 
     def pull(self, peer: Peer, agreement: str) -> tuple[str, DataReference]:
@@ -163,6 +172,8 @@ class Management:
             started = _first(received, transfer, "TransferProcessStarted")
         properties = started["dataAddress"]["properties"]
         short = {key.removeprefix(EDC): value for key, value in properties.items()}
+        if not {"endpoint", "authorization"} <= short.keys():
+            raise Failed(f"nowhere to pull from: {short}")
         return transfer, DataReference(short["endpoint"], short["authorization"], short)
 
     # --- of either side's processes ---
