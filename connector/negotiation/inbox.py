@@ -177,7 +177,7 @@ class Inbox:
                 if negotiation is None:
                     await self.require_few_open(channel)
                 elif _names(channel.party, content)[0] == "" and content.type in _STARTS:
-                    if content.offer != negotiation.offer:
+                    if content.offer != negotiation.offer and heard != negotiation.heard:
                         raise Conflict("this process id has begun another negotiation")
                     return Draft(channel, negotiation)
                 try:
