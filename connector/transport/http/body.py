@@ -29,8 +29,11 @@ class WrongType(InvalidInput):
 
 async def read(request: Request, most: int) -> bytes:
     """At most ``most`` bytes. Raises ``TooLarge``, or ``TooSlow`` if it does not come."""
+    length = request.headers.get("content-length", "")
     body = bytearray()
     try:
+        if length.isdecimal() and len(length) < 20 and int(length) > most:
+            raise TooLarge("the request is too large", hint=f"{most} bytes at most")
         async with asyncio.timeout(BODY_S):
             async for chunk in request.stream():
                 body += chunk
