@@ -19,7 +19,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Any
@@ -59,6 +59,18 @@ class Trust:
 
 
 WEB = Trust()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one request goes to a peer: whose certificate is believed, and the ``Authorization``
+    that it carries, empty for none."""
+
+    trust: Trust = WEB
+    authorization: str = field(default="", repr=False)
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": self.authorization} if self.authorization else {}
 
 
 @dataclass(frozen=True, slots=True)
