@@ -12,7 +12,7 @@ An answer of 2xx takes the message away. One of 4xx is a refusal, but for those 
 too busy); everything else is tried again with growing pauses, ``ATTEMPTS`` times in about ten
 minutes, and is then given up. When an earlier attempt, of this run or the last, may have reached
 the peer without our hearing so, a refusal may be of the repetition: then the peer's state decides
-(``routes.Route.reached``), and only a state before the message makes it a refusal.
+(``reached``), and only a state before the message makes it a refusal.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from connector.model.negotiation import Content, Message, Party
 from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
-from connector.transport.http.dsp import reading
+from connector.transport.http.dsp import paths, reading
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Outgoing, Way
-from connector.transport.http.dsp.routes import NEGOTIATIONS, ROUTES, Route, process_path
+from connector.transport.http.dsp.reached import REACHED
 
 ATTEMPTS = 10
 TOTAL_S = 600.0  # seconds from the first attempt to the last
@@ -147,7 +147,12 @@ class Courier:
         # It outlives the call that saved the message.
         task = asyncio.create_task(self._drain(key), context=contextvars.Context())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("messages to a peer wait for the next start", error=repr(error))
 
     async def _drain(self, key: tuple[str, str]) -> None:
         """One process's messages, in order, until there are none."""
@@ -205,19 +210,19 @@ class Courier:
         content = messages.decode(post.body)
         if not isinstance(content, Message | TransferMessage):
             raise InvalidInput("the peer's binding has no place for such a message")
-        party = post.channel.party
-        named = {Party.CONSUMER: "provider_pid", Party.PROVIDER: "consumer_pid"}[party]
-        known = getattr(content, named)
-        route = ROUTES[content.type]
-        if not known and not route.begins:
+        receiver = post.channel.party.other
+        known = _pid(content, receiver)
+        if not known and content.type not in paths.BEGIN:
             known = peer_pid or await self._peer_pid(post)
-            content = replace(content, **{named: known})
-        path = (
-            process_path(route.kind, known, route.step)
-            if known
-            else f"/{route.kind}/{route.begins}"
+            if receiver is Party.CONSUMER:
+                content = replace(content, consumer_pid=known)
+            else:
+                content = replace(content, provider_pid=known)
+        if known in (".", "..") or not (known or content.type in paths.BEGIN):
+            raise InvalidInput("the peer's process cannot be named")
+        return _Errand(
+            post, content, known, paths.path_of(content, receiver), self._encode(content, post)
         )
-        return _Errand(post, route, path, known, self._encode(content, post))
 
     async def _attempt(self, errand: _Errand, number: int, *, repeated: bool) -> str:
         post = errand.post
@@ -241,16 +246,14 @@ class Courier:
         """Whether the peer's state says that it has had the message."""
         if not errand.peer_pid:
             return False  # where it began a process, only the peer knows which
-        kind = errand.route.kind
-        answer = await self._ask("GET", errand, process_path(kind, errand.peer_pid))
+        answer = await self._ask("GET", errand, errand.process)
         if answer.status >= 500 or answer.status in _PASSING:
             raise _Later(f"the peer answers with {answer.status}", _wait(answer))
         if answer.status != 200:
             return False
-        process = _read(answer, kind)
-        return process.get(f"{errand.post.channel.party}Pid") == errand.post.pid and (
-            process["state"] in errand.route.reached
-        )
+        process = _read(answer, errand.content)
+        ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
+        return ours and process["state"] in REACHED[errand.content.type]
 
     async def _ask(self, method: str, errand: _Errand, path: str, body: bytes = b"") -> Answer:
         post = errand.post
@@ -279,10 +282,16 @@ class _Errand:
     """``peer_pid``: the peer's process id, empty for what begins a process."""
 
     post: Post
-    route: Route
-    path: str
+    content: Message | TransferMessage
     peer_pid: str
+    path: str
     body: bytes
+
+    @property
+    def process(self) -> str:
+        """The path of the peer's process."""
+        kind = paths.NEGOTIATIONS if isinstance(self.content, Message) else paths.TRANSFERS
+        return f"{kind}/{paths.segment(self.peer_pid)}"
 
 
 async def _stored(write: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -318,9 +327,9 @@ def _said(answer: Answer, errand: _Errand) -> str:
     if not answer.body:
         return ""
     try:
-        process = _read(answer, errand.route.kind)
+        process = _read(answer, errand.content)
         party = errand.post.channel.party
-        if process.get(f"{party}Pid") != errand.post.pid:
+        if process[f"{party}Pid"] != errand.post.pid:
             raise InvalidInput("an answer about another process")
         return fields.text(process, f"{party.other}Pid", limit=messages.MAX_PID)
     except InvalidInput as error:
@@ -328,9 +337,13 @@ def _said(answer: Answer, errand: _Errand) -> str:
         return ""
 
 
-def _read(answer: Answer, kind: str) -> dict[str, Any]:
-    name = "ContractNegotiation" if kind == NEGOTIATIONS else "TransferProcess"
-    return reading.read(answer.body, name, limit=ANSWER_BYTES)
+def _read(answer: Answer, content: Message | TransferMessage) -> dict[str, Any]:
+    kind = "ContractNegotiation" if isinstance(content, Message) else "TransferProcess"
+    return reading.read(answer.body, kind, limit=ANSWER_BYTES)
+
+
+def _pid(content: Message | TransferMessage, party: Party) -> str:
+    return content.consumer_pid if party is Party.CONSUMER else content.provider_pid
 
 
 def _refusal(answer: Answer) -> _Refusal:
