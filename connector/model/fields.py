@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -20,8 +20,17 @@ MAX_JSON_DEPTH = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def parse_json(data: bytes, *, limit: int = MAX_JSON_BYTES, what: str = "document") -> Any:
-    """UTF-8 JSON of at most ``limit`` bytes and ``MAX_JSON_DEPTH`` levels to Python values."""
+def parse_json(
+    data: bytes,
+    *,
+    limit: int = MAX_JSON_BYTES,
+    what: str = "document",
+    parse_int: Callable[[str], int] = int,
+) -> Any:
+    """UTF-8 JSON of at most ``limit`` bytes and ``MAX_JSON_DEPTH`` levels to Python values.
+
+    ``parse_int`` may raise ``ValueError`` for a whole number that the caller does not want.
+    """
     if len(data) > limit:
         raise InvalidInput(f"{what}: larger than {limit} bytes")
     try:
@@ -30,6 +39,7 @@ def parse_json(data: bytes, *, limit: int = MAX_JSON_BYTES, what: str = "documen
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constants,
             parse_float=_finite,
+            parse_int=parse_int,
         )
         if b"\\ud" in data or b"\\uD" in data:  # half a surrogate pair is not text: no UTF-8 for it
             json.dumps(value, ensure_ascii=False).encode()

@@ -7,6 +7,7 @@ values exchanged.
 import contextlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from connector.model.catalog import (
     parse_dataset,
 )
 from connector.tlog import checkpoint, cosignature, note, tiles, witness
+from connector.transport.http.dsp import reading
 from connector.verifier import evidence, verify
 from tests.vectors import scenario
 
@@ -45,6 +47,7 @@ DATASET = Dataset(
 ACT = PROVIDER.act("agreement.ended").encode()
 VKEY = note.VerifierKey(scenario.PROVIDER.origin, KEYS[0]).encode().encode()
 SIGNED = scenario.sign_agreement(PROVIDER.document)
+DSP = Path(__file__).parents[1] / "vectors" / "dsp"
 EVIDENCE = evidence.write_evidence(scenario.consumer_export())
 
 
@@ -86,6 +89,14 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
     "agreement": (terms.parse_agreement, PROVIDER.document),
     "offer": (terms.parse_offer, fields.encode_json({"@type": "Offer", "@id": "x"})),
     "dataset": (parse_dataset, fields.encode_json(dataset_json(DATASET))),
+    "contract request": (
+        lambda data: reading.read(data, "ContractRequestMessage"),
+        (DSP / "negotiation/contract-request-message.json").read_bytes(),
+    ),
+    "catalog": (
+        lambda data: reading.read(data, "Catalog"),
+        (DSP / "catalog/catalog.json").read_bytes(),
+    ),
     "did": (as_text(participant.parse_did), b"did:web:airport.example%3A8443:data"),
     "base64url": (as_text(participant.unb64url), b"AAECAw"),
     "statement": (as_text(lambda value: statements.read_statement(value, "act", KEYS)), ACT),
@@ -169,7 +180,17 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["agreement", "dataset", "evidence", "verdict"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agreement",
+        "dataset",
+        "contract request",
+        "catalog",
+        "evidence",
+        "verdict",
+    ],
+)
 def test_exchanged_values(name: str) -> None:
     parse, sample = PARSERS[name]
     paths = places(json.loads(sample))
