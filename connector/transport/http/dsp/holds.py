@@ -4,8 +4,8 @@ A peer that has not seen our 2xx has not moved yet, and would refuse what comes 
 holds a process from the moment that a message for it is taken until the answer to it was handed
 to the network, and ``courier`` waits until the process is free. For one event loop.
 
-A first message has no process of ours yet: until it is known which, its hold is on the peer.
-Who waits, waits for the holds that were there when it began: a busy peer cannot keep it waiting.
+A first message has no process of ours yet: until it is known which, its hold is on every process.
+Who waits, waits for the holds that were there when it began: busy peers cannot keep it waiting.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 class Hold:
     """``pid`` is empty until it is known."""
 
-    peer: str
     pid: str
     known: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -33,27 +32,25 @@ class Hold:
 
 class Holds:
     def __init__(self) -> None:
-        self._holds: dict[str, set[Hold]] = {}  # by peer
+        self._holds: set[Hold] = set()
 
     @contextmanager
-    def answering(self, peer: str, pid: str = "") -> Iterator[Hold]:
-        """While a message from ``peer`` for our process ``pid`` is taken and answered."""
-        hold = Hold(peer, pid)
+    def answering(self, pid: str = "") -> Iterator[Hold]:
+        """While a message for our process ``pid`` is taken and answered; empty for a first one."""
+        hold = Hold(pid)
         if pid:
             hold.known.set()
-        self._holds.setdefault(peer, set()).add(hold)
+        self._holds.add(hold)
         try:
             yield hold
         finally:
+            self._holds.discard(hold)
             hold.known.set()
             hold.over.set()
-            self._holds[peer].discard(hold)
-            if not self._holds[peer]:
-                del self._holds[peer]
 
-    async def free(self, peer: str, pid: str) -> None:
-        """Until our process ``pid`` with ``peer`` is free for a message of ours."""
-        for hold in tuple(self._holds.get(peer, ())):
+    async def free(self, pid: str) -> None:
+        """Until our process ``pid`` is free for a message of ours."""
+        for hold in tuple(self._holds):
             await hold.known.wait()
             if hold.pid == pid:
                 await hold.over.wait()
