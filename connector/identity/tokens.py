@@ -9,8 +9,9 @@ document can stand in for it (RFC 8725 section 3.11).
 directory's record of the participant that the TLS certificate names, and MUST check that the
 certificate has not expired.
 
-A *log token* lets a member read a bundle of another's log over HTTPS, where the caller shows no
-certificate: it has no ``cnf``, lives at most ``LOG_LIFETIME_S`` and is good for one request too.
+A *bearer token* is for HTTPS, where the caller shows no certificate: it has no ``cnf``, lives at
+most ``BEARER_LIFETIME_S`` and is good for one request too. Its kind says for which door: a bundle
+of another's log (``LOG_KIND``), or the Dataspace Protocol (``DSP_KIND``).
 
 What is left over: a token by a clock that runs ahead of ours can be used again after a restart
 that is quicker than the clock is ahead (at most ``leeway_s``), over the same certificate.
@@ -32,8 +33,9 @@ from connector.model import fields
 
 KIND = "call"
 LOG_KIND = "log"
+DSP_KIND = "dsp"
 LIFETIME_S = 60.0  # seconds; the longest that a token may say it lives
-LOG_LIFETIME_S = 300.0  # seconds, of a log token
+BEARER_LIFETIME_S = 300.0  # seconds, of a bearer token
 LEEWAY_S = 5.0  # seconds that two clocks may differ
 REMEMBERED = 50_000  # live tokens of one caller: about 750 calls a second
 MAX_TOKEN = 4096  # characters
@@ -72,26 +74,27 @@ def issue_token(
     )
 
 
-def issue_log_token(
-    key: Ed25519PrivateKey, *, did: str, audience: str, now: datetime, jti: str
+def issue_bearer_token(
+    key: Ed25519PrivateKey, kind: str, *, did: str, audience: str, now: datetime, jti: str
 ) -> str:
-    """A token for one request by ``did`` for a bundle of the log of ``audience`` (a DID)."""
+    """A token of this ``kind`` for one request by ``did`` to ``audience`` (a DID); ``jti`` as in
+    ``issue_token``."""
     issued = now.timestamp()
     claims = {"iss": did, "sub": did, "aud": audience, "iat": issued, "jti": jti}
-    return sign_statement(key, LOG_KIND, claims | {"exp": issued + LOG_LIFETIME_S})
+    return sign_statement(key, kind, claims | {"exp": issued + BEARER_LIFETIME_S})
 
 
-def claimed_issuer(token: str) -> str:
-    """Who a log token says it is by, NOT verified: only to look up the keys.
+def claimed_issuer(token: str, kind: str) -> str:
+    """Who a bearer token of this ``kind`` says it is by, NOT verified: only to look up the keys.
 
     Raises ``Unauthenticated``.
     """
     try:
         if len(token) > MAX_TOKEN:
             raise InvalidInput("the token is too large")
-        return fields.text(peek_statement(token, LOG_KIND), "iss", limit=MAX_TOKEN)
+        return fields.text(peek_statement(token, kind), "iss", limit=MAX_TOKEN)
     except ConnectorError as error:
-        raise Unauthenticated("not a token for a log") from error
+        raise Unauthenticated(f"not a token of the kind {kind}") from error
 
 
 @dataclass(slots=True)
@@ -117,6 +120,11 @@ class _Remembered:
 
 class TokenVerifier:
     """Verifies tokens for one audience and remembers them. For one event loop (no lock)."""
+
+    @classmethod
+    def of_bearers(cls, did: str, kind: str, *, started: datetime) -> TokenVerifier:
+        """Of bearer tokens of this ``kind``."""
+        return cls(did, started=started, kind=kind, lifetime_s=BEARER_LIFETIME_S)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Who may read bundles of this node's log over HTTP: the receipts themselves, 256 at a time.
 
 1. a holder of a grant (``operations.grants``): every bundle;
-2. a member of the space, by a log token of its own (``identity.tokens``), one for each request:
+2. a member of the space, by a bearer token of its own (``identity.tokens``), one for each request:
    every bundle if there is a grant under its DID; else the bundles in which each leaf is of an
    agreement between that member and this node.
 
@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from connector.errors import NotFound, Reason, Refused, Unauthenticated
-from connector.identity.tokens import LOG_KIND, LOG_LIFETIME_S, TokenVerifier, claimed_issuer
+from connector.identity.tokens import LOG_KIND, TokenVerifier, claimed_issuer
 from connector.metering.reader import LogReader
 from connector.model.participant import Participant
 from connector.model.receipt import decode
@@ -45,9 +45,7 @@ class Bundles:
         self._member = member
         self._counterparty = counterparty
         self._clock = clock
-        self._tokens = TokenVerifier(
-            did, started=clock.now(), kind=LOG_KIND, lifetime_s=LOG_LIFETIME_S
-        )
+        self._tokens = TokenVerifier.of_bearers(did, LOG_KIND, started=clock.now())
 
     async def bundle(self, path: str, authorization: str) -> bytes:
         """The bundle at ``tile/entries/...`` for whoever shows this ``Authorization`` header.
@@ -71,7 +69,7 @@ class Bundles:
         if token.startswith(PREFIX):
             self._grants.holder(token)
             return ""
-        member = self._member(claimed_issuer(token))
+        member = self._member(claimed_issuer(token, LOG_KIND))
         self._tokens.verify(
             token,
             issuer=member.did,

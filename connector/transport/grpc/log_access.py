@@ -12,7 +12,7 @@ from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
 from connector.errors import InvalidInput
 from connector.identity.ourselves import Ourselves
 from connector.identity.statements import public_bytes
-from connector.identity.tokens import issue_log_token
+from connector.identity.tokens import LOG_KIND, issue_bearer_token
 from connector.metering.meter import Meter
 from connector.model import fields
 from connector.model.participant import parse_did
@@ -82,8 +82,9 @@ class LogServicer(rpc.LogServiceServicer):
     ) -> pb.IssueLogTokenResponse:
         if parse_did(request.audience) == self._ourselves.did:
             raise InvalidInput("audience: another member's DID")
-        token = issue_log_token(
+        token = issue_bearer_token(
             self._ourselves.signing_key,
+            LOG_KIND,
             did=self._ourselves.did,
             audience=request.audience,
             now=self._clock.now(),

@@ -21,7 +21,7 @@ from connector.client.channel import Calls
 from connector.client.log import NodeLog
 from connector.errors import Gone, InvalidInput, VerificationFailed
 from connector.identity.ourselves import Ourselves
-from connector.identity.tokens import LOG_KIND, LOG_LIFETIME_S, TokenVerifier
+from connector.identity.tokens import LOG_KIND, TokenVerifier
 from connector.metering.meter import Meter
 from connector.operations.grants import Grants
 from connector.operations.retention import Retention
@@ -268,9 +268,7 @@ async def test_grants_keys_and_tokens(meter, log) -> None:
     assert parse_verifier_key(keys.log).public_key == PUBLIC
     assert (parse_verifier_key(keys.log).type, parse_verifier_key(keys.witness).type) == (1, 4)
     clock = ManualClock()
-    verifier = TokenVerifier(
-        CONSUMER, started=clock.now(), kind=LOG_KIND, lifetime_s=LOG_LIFETIME_S
-    )
+    verifier = TokenVerifier.of_bearers(CONSUMER, LOG_KIND, started=clock.now())
     verifier.verify(
         await log.token(CONSUMER), issuer=PROVIDER, keys=[PUBLIC], thumbprint=None, now=clock.now()
     )

@@ -16,7 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import ConfigError, Gone
 from connector.identity.statements import sign_statement
-from connector.identity.tokens import LOG_LIFETIME_S, issue_log_token, issue_token
+from connector.identity.tokens import (
+    BEARER_LIFETIME_S,
+    LOG_KIND,
+    issue_bearer_token,
+    issue_token,
+)
 from connector.tlog import merkle, tiles
 from connector.transport.http.tls import ServerTls
 from tests.doors import CONSUMER_KEY, STRANGER, STRANGER_KEY, Client, TestDoor, open_door
@@ -56,7 +61,9 @@ def token(door: TestDoor, did: str = CONSUMER, **more) -> str:
     key = more.pop("key", CONSUMER_KEY if did == CONSUMER else STRANGER_KEY)
     more.setdefault("jti", f"token-number-{next(_made):05}")
     more.setdefault("now", door.clock.now())
-    return issue_log_token(key, did=did, audience=more.pop("audience", PROVIDER), **more)
+    return issue_bearer_token(
+        key, LOG_KIND, did=did, audience=more.pop("audience", PROVIDER), **more
+    )
 
 
 def claims(door: TestDoor, **changed: object) -> dict[str, object]:
@@ -138,11 +145,11 @@ async def test_tokens_that_are_not_good(door: TestDoor) -> None:
         "of another member's key": token(door, key=STRANGER_KEY),
         "of nobody": token(door, "did:web:nobody.example"),
         "for another": token(door, audience=STRANGER),
-        "too old": token(door, now=now - timedelta(seconds=LOG_LIFETIME_S + 6)),
+        "too old": token(door, now=now - timedelta(seconds=BEARER_LIFETIME_S + 6)),
         "of tomorrow": token(door, now=now + timedelta(days=1)),
         "from before the start": token(door, now=now - timedelta(seconds=30)),
         "that lives too long": sign_statement(
-            CONSUMER_KEY, "log", claims(door, exp=now.timestamp() + LOG_LIFETIME_S + 1)
+            CONSUMER_KEY, "log", claims(door, exp=now.timestamp() + BEARER_LIFETIME_S + 1)
         ),
         "that never dies": sign_statement(CONSUMER_KEY, "log", claims(door, exp=None)),
         "without a number": sign_statement(CONSUMER_KEY, "log", claims(door, jti=None)),

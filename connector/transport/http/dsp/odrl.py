@@ -1,0 +1,135 @@
+"""ODRL policies on the wire, as DSP 2025-1 writes them (contract-schema.json), and as this node
+keeps them (``model.terms``). Pure; JSON to JSON, so that what our model does not know travels on.
+
+============================  ============================================================
+kept                          on the wire
+============================  ============================================================
+``tds:`` terms and keys       absolute IRIs of our namespace; both spellings are read
+``unit`` of a constraint      ODRL's absolute IRI: DSP's context has no such term, and a
+                              JSON-LD processor drops what its context does not name
+a whole number on the right   ``{"@value": "20", "@type": xsd:integer}``: the schema has no
+                              numbers. A bare string is read as one where a number is due
+a list on the right           a list; a single string is read as one where a list is due,
+                              for JSON-LD writes a list of one so
+``action``, ``leftOperand``,  DSP's terms; ``odrl:`` and the absolute IRI are read too
+``operator``
+============================  ============================================================
+
+Empty sections, and the types of rules and constraints, say nothing and are dropped when read.
+Left out: whether it is a policy (``schemas``), and what its terms mean (``policy.constraints``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from connector.model.terms import Constraint
+from connector.policy.constraints import REGISTRY, understood
+
+NAMESPACE = "https://w3id.org/tds/profile/v1#"
+PREFIX = "tds:"
+ODRL = "http://www.w3.org/ns/odrl/2/"
+_UNIT = f"{ODRL}unit"
+_INTEGER = "http://www.w3.org/2001/XMLSchema#integer"
+_INTEGERS = frozenset({_INTEGER, "xsd:integer", "http://www.w3.org/2001/XMLSchema#int", "xsd:int"})
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_SETS = frozenset({"isAnyOf", "isAllOf", "isNoneOf"})
+_VOCABULARY = frozenset({"action", "leftOperand", "operator"})  # keys whose values are terms
+_NESTED = frozenset(
+    {"permission", "prohibition", "obligation", "duty", "remedy", "consequence", "constraint"}
+    | {"refinement", "and", "andSequence", "or", "xone"}
+)
+_TYPES = frozenset({"Permission", "Prohibition", "Duty", "Constraint", "LogicalConstraint"})
+
+
+def to_wire(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy that we keep, for a message or a catalogue. The message has the context."""
+    return {_iri(key): _outward(key, value) for key, value in policy.items() if key != "@context"}
+
+
+def from_wire(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy of a message or a catalogue, as we keep it."""
+    found = {_term(key): value for key, value in policy.items() if key != "@context"}
+    return {key: _inward(key, value) for key, value in found.items() if not _empty(key, value)}
+
+
+def _iri(term: str) -> str:
+    """A term or key of ours in full; others as they are."""
+    return NAMESPACE + term[len(PREFIX) :] if term.startswith(PREFIX) else term
+
+
+def _term(iri: str) -> str:
+    """A term or key of ours, or of ODRL, in short."""
+    if iri.startswith(NAMESPACE):
+        return PREFIX + iri[len(NAMESPACE) :]
+    for prefix in (ODRL, "odrl:"):
+        if iri.startswith(prefix):
+            return iri[len(prefix) :]
+    return iri
+
+
+def _each(value: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
+    """``change`` done to an object, or to the objects of a list."""
+    if isinstance(value, list):
+        return [change(item) if isinstance(item, dict) else item for item in value]
+    return change(value) if isinstance(value, dict) else value
+
+
+def _outward(key: str, value: Any) -> Any:
+    if key in _VOCABULARY and isinstance(value, str):
+        return _iri(value)
+    return _each(value, _outward_part) if key in _NESTED else value
+
+
+def _outward_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A rule or a constraint."""
+    result = {_iri(key): _outward(key, value) for key, value in part.items()}
+    if "leftOperand" in part:
+        right = part.get("rightOperand")
+        if isinstance(right, int) and not isinstance(right, bool):
+            result["rightOperand"] = {"@value": str(right), "@type": _INTEGER}
+        if "unit" in part:
+            result[_UNIT] = result.pop("unit")
+    return result
+
+
+def _inward(key: str, value: Any) -> Any:
+    if key in _VOCABULARY and isinstance(value, str):
+        return _term(value)
+    return _each(value, _inward_part) if key in _NESTED else value
+
+
+def _inward_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    result = from_wire(part)
+    if result.get("@type") in _TYPES:
+        del result["@type"]
+    if "rightOperand" in result:
+        result["rightOperand"] = _right(result)
+    return result
+
+
+def _empty(key: str, value: Any) -> bool:
+    return key in _NESTED and value == []
+
+
+def _right(constraint: Mapping[str, Any]) -> Any:
+    """The right operand; a number or a list where only that is understood here."""
+    left, operator = constraint.get("leftOperand"), constraint.get("operator")
+    right = constraint["rightOperand"]
+    if isinstance(right, dict) and right.keys() == {"@value", "@type"}:
+        digits = right["@value"]
+        whole = isinstance(digits, str) and _WHOLE.fullmatch(digits)
+        return int(digits) if right["@type"] in _INTEGERS and whole else right
+    if not isinstance(right, str) or left not in REGISTRY:
+        return right
+    if operator in _SETS:
+        return [right]
+    if _WHOLE.fullmatch(right):
+        unit = constraint.get("unit")
+        number = Constraint(
+            str(left), str(operator), int(right), unit if isinstance(unit, str) else ""
+        )
+        return int(right) if understood(number) else right
+    return right
