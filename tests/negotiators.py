@@ -25,6 +25,7 @@ from connector.negotiation.frames import Frame
 from connector.negotiation.service import Collaborators, Negotiations
 from connector.ports.datasets import PublishedDataset
 from connector.ports.negotiation import Act, Change, Counts
+from tests.flows import Flows
 
 SPACE = "did:web:space.example"
 AIRPORT, TOURISM = "did:web:airport.example", "did:web:tourism.example"
@@ -152,6 +153,7 @@ class Node:
         self.log: list[Act] = []  # what the journal was given, without what it had already
         self.log_down = False
         self.stopped: list[str] = []
+        self.dataplane = Flows()
         self.members = {AIRPORT: record_of(AIRPORT), TOURISM: record_of(TOURISM)}
         self.automation = automation or Automation()
         self.service = self._make()
@@ -168,6 +170,7 @@ class Node:
                 lookup=self.lookup,
                 fetch=self.fetch,
                 stop_uses=self.stop_uses,
+                dataplane=self.dataplane,
                 clock=Clock(),
             ),
             self.automation,

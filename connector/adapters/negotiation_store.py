@@ -12,6 +12,7 @@ import sqlite_utils
 
 from connector.adapters.sqlite import Sqlite
 from connector.errors import Conflict
+from connector.model import fields
 from connector.model.negotiation import (
     AgreementState,
     Channel,
@@ -21,6 +22,12 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.terms import parse_agreement
+from connector.model.transfer import (
+    TransferProcess,
+    TransferState,
+    address_json,
+    parse_address,
+)
 from connector.ports.negotiation import MAX_TERMINATED, Act, Change, Counts, Letter, Post
 
 
@@ -75,8 +82,25 @@ def _add_posts(database: sqlite_utils.Database) -> None:
         database.execute(statement)
 
 
-_MIGRATIONS = (_create, _add_posts)
+def _create_transfers(database: sqlite_utils.Database) -> None:
+    for statement in (
+        """CREATE TABLE transfers (
+            pid TEXT PRIMARY KEY, peer TEXT NOT NULL, party TEXT NOT NULL, peer_pid TEXT NOT NULL,
+            agreement_id TEXT NOT NULL, format TEXT NOT NULL, state TEXT NOT NULL,
+            revision INTEGER NOT NULL, dataset TEXT NOT NULL, address TEXT NOT NULL,
+            data_address BLOB NOT NULL, waiting INTEGER NOT NULL, code TEXT NOT NULL,
+            reason TEXT NOT NULL, left_state TEXT NOT NULL, resuming INTEGER NOT NULL,
+            heard TEXT NOT NULL, updated_ms INTEGER NOT NULL)""",
+        """CREATE UNIQUE INDEX transfers_peer_pid ON transfers (peer, party, peer_pid)
+            WHERE peer_pid != ''""",
+        "CREATE INDEX transfers_state ON transfers (peer, party, state)",
+    ):
+        database.execute(statement)
+
+
+_MIGRATIONS = (_create, _add_posts, _create_transfers)
 _FINAL = (State.FINALIZED.value, State.TERMINATED.value)
+_OVER = (TransferState.COMPLETED.value, TransferState.TERMINATED.value)
 
 
 class SqliteNegotiationStore:
@@ -135,6 +159,36 @@ class SqliteNegotiationStore:
         )
         return tuple(_agreement(row) for row in rows)
 
+    async def transfer(self, pid: str) -> TransferProcess | None:
+        rows = await self._rows("SELECT * FROM transfers WHERE pid = ?", (pid,))
+        return _transfer(rows[0]) if rows else None
+
+    async def transfer_by_peer_pid(self, channel: Channel, peer_pid: str) -> TransferProcess | None:
+        rows = await self._rows(
+            "SELECT * FROM transfers"
+            " WHERE peer = ? AND party = ? AND peer_pid = ? AND peer_pid != ''",
+            (*_key(channel), peer_pid),
+        )
+        return _transfer(rows[0]) if rows else None
+
+    async def open_transfers(self, channel: Channel) -> int:
+        rows = await self._rows(
+            "SELECT count(*) AS many FROM transfers"
+            " WHERE peer = ? AND party = ? AND state NOT IN (?, ?)",
+            (*_key(channel), *_OVER),
+        )
+        return int(rows[0]["many"])
+
+    async def transfers(
+        self, *, agreement_id: str = "", open_only: bool = False, limit: int
+    ) -> tuple[TransferProcess, ...]:
+        rows = await self._rows(
+            "SELECT * FROM transfers WHERE (? = '' OR agreement_id = ?)"
+            " AND NOT (? AND state IN (?, ?)) ORDER BY rowid DESC LIMIT ?",
+            (agreement_id, agreement_id, open_only, *_OVER, limit),
+        )
+        return tuple(_transfer(row) for row in rows)
+
     async def counts(self, channel: Channel) -> Counts:
         return await self._sqlite.read(lambda database: _counts(database, channel))
 
@@ -190,6 +244,10 @@ def _apply(database: sqlite_utils.Database, change: Change) -> tuple[Act, ...]:
             _forget(database, key)
     if change.agreement is not None:
         _put(database, "agreements", "id", _agreement_row(change.agreement))
+    for transfer in change.transfers:
+        _put(database, "transfers", "pid", _transfer_row(transfer))
+        if transfer.revision == 1:
+            _forget_transfers(database, key)
     if change.outgoing or change.received or change.acknowledged:
         _pass(database, change)
     for post in change.posts:
@@ -245,6 +303,16 @@ def _forget(database: sqlite_utils.Database, key: tuple[str, str]) -> None:
             "DELETE FROM agreements WHERE pid = ? AND state = ?",
             (*row, AgreementState.PROPOSED.value),
         )
+
+
+def _forget_transfers(database: sqlite_utils.Database, key: tuple[str, str]) -> None:
+    """Transfers that are over, beyond the bound."""
+    database.execute(
+        "DELETE FROM transfers WHERE rowid IN (SELECT rowid FROM transfers"
+        " WHERE peer = ? AND party = ? AND state IN (?, ?)"
+        " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+        (*key, *_OVER, MAX_TERMINATED),
+    )
 
 
 def _pass(database: sqlite_utils.Database, change: Change) -> None:
@@ -355,4 +423,43 @@ def _agreement(row: dict[str, Any]) -> StoredAgreement:
     return StoredAgreement(
         terms=parse_agreement(row.pop("document")),
         **row | {"party": Party(row["party"]), "state": AgreementState(row["state"])},
+    )
+
+
+def _transfer_row(value: TransferProcess) -> dict[str, Any]:
+    address = value.data_address
+    return {
+        "pid": value.pid,
+        "peer": value.peer,
+        "party": value.party.value,
+        "peer_pid": value.peer_pid,
+        "agreement_id": value.agreement_id,
+        "format": value.format,
+        "state": value.state.value,
+        "revision": value.revision,
+        "dataset": value.dataset,
+        "address": value.address,
+        "data_address": fields.encode_json(address_json(address)) if address else b"",
+        "waiting": value.waiting,
+        "code": value.code,
+        "reason": value.reason,
+        "left_state": value.left.value if value.left else "",
+        "resuming": value.resuming,
+        "heard": value.heard,
+        "updated_ms": value.updated_ms,
+    }
+
+
+def _transfer(row: dict[str, Any]) -> TransferProcess:
+    left, address = row.pop("left_state"), row.pop("data_address")
+    return TransferProcess(
+        **row
+        | {
+            "party": Party(row["party"]),
+            "state": TransferState(row["state"]),
+            "waiting": bool(row["waiting"]),
+            "resuming": bool(row["resuming"]),
+            "left": TransferState(left) if left else None,
+            "data_address": parse_address(fields.parse_json(address)) if address else None,
+        }
     )

@@ -26,6 +26,7 @@ from connector.adapters.duckdb.engine import DuckDbEngine
 from connector.adapters.keys import KeyFolder
 from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore
+from connector.adapters.no_dataplane import NoDataPlane
 from connector.app.base import Base
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
@@ -160,6 +161,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 lookup=lookup,
                 fetch=providers.dataset,
                 stop_uses=stop_uses,
+                dataplane=NoDataPlane(),
                 clock=clock,
             ),
             Automation(**dataclasses.asdict(settings.automation)),

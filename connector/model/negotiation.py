@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 from connector.model.terms import Agreement
 
@@ -89,9 +88,6 @@ class AgreementNotice:
     statement: str
 
 
-Content: TypeAlias = Message | ContractNegotiationError | AgreementNotice
-
-
 @dataclass(frozen=True, slots=True)
 class Channel:
     """All that passes between us in the role ``party`` and ``peer`` (a DID) in the other role.
@@ -170,6 +166,13 @@ class StoredAgreement:
     notice: str = ""
     revision: int = 1
     address: str = ""  # as in ``Negotiation``
+
+    @property
+    def peer_signs(self) -> bool:
+        """Whether the peer is held to a signature, as a member of the space is."""
+        if self.party is Party.PROVIDER:
+            return bool(self.terms.consumer_log)
+        return bool(self.provider_signature)
 
     @property
     def channel(self) -> Channel:

@@ -158,8 +158,9 @@ def parse_offer(data: bytes | Mapping[str, Any], *, strict: bool = True) -> Offe
 def parse_agreement(document: bytes) -> Agreement:
     """An Agreement from its exact bytes. Raises ``InvalidInput``.
 
-    One that has anything of our profile (``tds:``) must have all of it, and nothing that the model
-    does not know; any other is from outside and read like an offer that is not ``strict``.
+    One that has anything of our profile (``tds:``) must have all of it, but the consumer's log
+    where it has none, and nothing that the model does not know; any other is from outside and
+    read like an offer that is not ``strict``.
     """
     value = _document(document, "Agreement")
     ours = any(key.startswith("tds:") for key in value)
@@ -179,7 +180,7 @@ def parse_agreement(document: bytes) -> Agreement:
         classification=fields.text(value, "tds:classification", limit=32, default=default),
         secret_commitment=fields.text(value, "tds:secretCommitment", limit=64, default=default),
         provider_log=fields.text(value, "tds:providerLog", limit=256, default=default),
-        consumer_log=fields.text(value, "tds:consumerLog", limit=256, default=default),
+        consumer_log=fields.text(value, "tds:consumerLog", limit=256, default=""),
     )
 
 
@@ -235,7 +236,7 @@ def agreement_document(
             "tds:classification": classification,
             "tds:secretCommitment": secret_commitment,
             "tds:providerLog": provider_log,
-            "tds:consumerLog": consumer_log,
+            **({"tds:consumerLog": consumer_log} if consumer_log else {}),
         }
     )
 

@@ -149,6 +149,7 @@ class TransferProcess:
     reason: str = ""
     left: TransferState | None = None  # the state in which our last message was sent, until heard
     resuming: bool = False  # provider: the consumer asked to go on and has no new address yet
+    heard: str = ""  # SHA-256 (hex) of the last message that came by itself (HTTPS)
     updated_ms: int = 0  # milliseconds since the Unix epoch, by our clock
 
     @property

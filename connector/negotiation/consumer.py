@@ -231,7 +231,7 @@ class Consumer:
         signature = agreements.countersign(self._ourselves, draft.kept.terms)
         draft.amend(consumer_signature=signature)
         # One that signs nothing has no use for it.
-        shared = signature if draft.kept.provider_signature else ""
+        shared = signature if draft.kept.peer_signs else ""
         draft.send(MessageType.VERIFICATION, signature=shared)
 
     async def _finalized(self, draft: Draft, negotiation: Negotiation, *, late: bool) -> None:

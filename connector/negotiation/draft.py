@@ -1,4 +1,4 @@
-"""One step of a negotiation before it is saved: what changes, and what is sent.
+"""One step before it is saved: what changes, and what is sent.
 
 A ``Draft`` only collects. Every change of state goes through ``machine.after``, so an illegal
 message raises before anything has changed, and a draft that is dropped has never happened.
@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from connector.errors import Reason
+from connector.model.content import Content
 from connector.model.negotiation import (
     AgreementNotice,
     AgreementState,
     Channel,
-    Content,
     Message,
     MessageType,
     Negotiation,
@@ -23,13 +23,15 @@ from connector.model.negotiation import (
     State,
     StoredAgreement,
 )
+from connector.model.transfer import TransferProcess
 from connector.negotiation import machine
 from connector.negotiation.messages import MAX_CODE, MAX_REASON
+from connector.negotiation.transfer_draft import TransferDraft
 from connector.ports.negotiation import Act
 
 
 class Draft:
-    """Changes to at most one negotiation and one agreement of one channel."""
+    """Changes to at most one negotiation and one agreement of one channel, and to transfers."""
 
     def __init__(self, channel: Channel, negotiation: Negotiation | None = None) -> None:
         self.channel = channel
@@ -37,6 +39,7 @@ class Draft:
         self.outgoing: list[Content] = []
         self.acts: list[Act] = []
         self.agreement: StoredAgreement | None = None
+        self.transfers: list[TransferDraft] = []
         self.passed: list[State] = []  # every state on the way, the last one included
         self._negotiation = negotiation
 
@@ -119,6 +122,12 @@ class Draft:
     def note(self, **changes: Any) -> None:
         """Fields that are no matter of the protocol's."""
         self._negotiation = replace(self.negotiation, **changes)
+
+    def transfer(self, process: TransferProcess | None = None) -> TransferDraft:
+        """A part of this draft that changes ``process``, or begins a new one."""
+        part = TransferDraft(self.channel, process)
+        self.transfers.append(part)
+        return part
 
     @property
     def kept(self) -> StoredAgreement:

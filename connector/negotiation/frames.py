@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from connector.model.negotiation import Content
+from connector.model.content import Content
 
 
 @dataclass(frozen=True, slots=True)

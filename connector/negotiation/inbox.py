@@ -1,8 +1,8 @@
 """What a peer may do: its messages, each taken once, and the answer to those that are refused.
 
-A peer sees only its own negotiations: a process id that is unknown, another's, or of the other
-role is ``NotFound``, and says nothing more. A message that is refused changes nothing and is
-answered with DSP's ``ContractNegotiationError``, and that is never answered.
+A peer sees only its own processes: a process id that is unknown, another's, or of the other role
+is ``NotFound``, and says nothing more. A message that is refused changes nothing and is answered
+with DSP's ``ContractNegotiationError`` or ``TransferError``, and that is never answered.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from connector.errors import (
     RateLimited,
     Unavailable,
 )
+from connector.model.content import Content
 from connector.model.negotiation import (
     AgreementNotice,
     AgreementState,
     Channel,
-    Content,
     ContractNegotiationError,
     Message,
     MessageType,
@@ -34,12 +34,14 @@ from connector.model.negotiation import (
     Party,
 )
 from connector.model.participant import Participant
+from connector.model.transfer import TransferError, TransferMessage, TransferProcess
 from connector.negotiation import agreements, machine, messages
 from connector.negotiation.consumer import Consumer
 from connector.negotiation.draft import Draft
 from connector.negotiation.frames import Envelope
 from connector.negotiation.ledger import CORRELATION, Ledger
 from connector.negotiation.provider import Provider
+from connector.negotiation.transfers import Transfers
 from connector.ports.negotiation import NegotiationStore, Post
 
 MAX_OPEN = 64  # negotiations with one peer, in one role, that are not final
@@ -62,30 +64,39 @@ class Inbox:
         store: NegotiationStore,
         provider: Provider,
         consumer: Consumer,
+        transfers: Transfers,
         lookup: Callable[[str], Participant],
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._provider = provider
         self._consumer = consumer
+        self._transfers = transfers
         self._lookup = lookup
 
-    async def receive(self, channel: Channel, content: Content) -> Negotiation | None:
+    async def receive(
+        self, channel: Channel, content: Content
+    ) -> Negotiation | TransferProcess | None:
         """One message of an authenticated peer that came by itself, as over HTTPS.
 
-        Gives the negotiation as it is now. Raises what the message is refused for.
+        Gives its process as it is now. Raises what the message is refused for.
         """
         async with self._ledger.turn(channel):
             await self._ledger.require_room(channel, posts=True)
             heard = hashlib.sha256(messages.encode(content)).hexdigest()
             draft = await self._answer(channel, content, heard)
             await self._ledger.save(draft)
-            return draft.changed or draft.before
+        self._transfers.saved(draft)
+        if isinstance(content, TransferMessage):
+            return draft.transfers[0].changed or draft.transfers[0].before
+        return draft.changed or draft.before
 
     async def delivered(self, post: Post, peer_pid: str) -> None:
         """The peer took a post; ``peer_pid``: its process id, where its answer said so."""
         async with self._ledger.turn(post.channel):
-            draft = Draft(post.channel, await self._store.negotiation(post.pid))
+            draft = await self._draft(post)
+            for step in draft.transfers:
+                step.note(peer_pid=step.process.peer_pid or peer_pid)
             if peer_pid and draft.before is not None and not draft.before.peer_pid:
                 draft.note(peer_pid=peer_pid)
             try:
@@ -108,12 +119,20 @@ class Inbox:
 
     async def _end(self, post: Post, code: str, reason: str, *, quiet: bool) -> None:
         """End the process of a post that is lost, unless it is final; ``quiet``: tell nobody."""
-        draft = Draft(post.channel, await self._store.negotiation(post.pid))
+        draft = await self._draft(post)
+        await self._transfers.end(draft, code, reason, quiet=quiet)
         before = draft.before
         if before is not None and before.state not in machine.FINAL:
             draft.terminate(code, reason, quiet=quiet or not before.peer_pid)
         lost = await self._store.posts(pid=post.pid, limit=MAX_LOST) if post.pid else (post,)
         await self._ledger.save(draft, posted=tuple(one.number for one in lost))
+
+    async def _draft(self, post: Post) -> Draft:
+        """With the process that the post is of, if it is known still."""
+        draft = Draft(post.channel, await self._store.negotiation(post.pid))
+        if (process := await self._store.transfer(post.pid)) is not None:
+            draft.transfer(process)
+        return draft
 
     async def deliver(self, channel: Channel, envelope: Envelope) -> bool:
         """One message of a stream, once only; False if it was refused (the answer is saved).
@@ -138,7 +157,8 @@ class Inbox:
                 refusal = _refusal(channel, envelope.content, error)
                 await self._ledger.save(refusal, received=envelope.sequence)
                 return False
-            return True
+        self._transfers.saved(draft)
+        return True
 
     async def _answer(self, channel: Channel, content: Content, heard: str = "") -> Draft:
         """``heard``: the digest of a message that came by itself. Such a one may come twice, when
@@ -149,6 +169,8 @@ class Inbox:
                 return await self._noticed(channel, content)
             case ContractNegotiationError():
                 return await self._answered(channel, content)
+            case TransferMessage() | TransferError():
+                return await self._transfers.answer(channel, content, heard)
             case Message():
                 negotiation = await self._find(channel, content)
                 side = self._consumer if channel.party is Party.CONSUMER else self._provider
@@ -208,6 +230,7 @@ class Inbox:
         if agreement.state is AgreementState.PROPOSED:
             raise Conflict("the agreement is not in force")
         if agreement.state is AgreementState.ACTIVE:
+            await self._transfers.end_all(draft, agreement.terms.id, reason)
             draft.keep(agreement)
             draft.end(act, reason, tell=False)
         return draft
@@ -264,14 +287,13 @@ def _names(party: Party, content: Message | ContractNegotiationError) -> tuple[s
 def _refusal(channel: Channel, content: Content, error: ConnectorError) -> Draft:
     """The answer, unless it is an error itself that was out of bounds."""
     draft = Draft(channel)
-    if isinstance(content, ContractNegotiationError):
+    if isinstance(content, ContractNegotiationError | TransferError):
         return draft
     consumer_pid = provider_pid = ""
-    if isinstance(content, Message):
+    if isinstance(content, Message | TransferMessage):
         consumer_pid = content.consumer_pid[: messages.MAX_PID]
         provider_pid = content.provider_pid[: messages.MAX_PID]
-    answer = ContractNegotiationError(
-        consumer_pid, provider_pid, error.code, error.message[: messages.MAX_REASON]
-    )
+    kind = TransferError if isinstance(content, TransferMessage) else ContractNegotiationError
+    answer = kind(consumer_pid, provider_pid, error.code, error.message[: messages.MAX_REASON])
     draft.outgoing.append(answer)
     return draft

@@ -2,8 +2,8 @@
 
 * One step at a time for each channel (``turn``): a person's decision and a message that arrives
   cannot interleave.
-* A step is one durable write: state, agreement, outgoing messages, acts, and the sequence of the
-  message that caused it (``save``).
+* A step is one durable write: state, agreement, transfers, outgoing messages, acts, and the
+  sequence of the message that caused it (``save``).
 * Acts that were saved are put into the log before anything later on this channel is sent, and
   before the agreement they conclude may be used. Where an agreement ended, its running uses are
   stopped first. After a crash the acts that were saved are still there and are logged then, so
@@ -32,6 +32,7 @@ from connector.model.negotiation import (
 from connector.negotiation import machine, messages
 from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.draft import Draft
+from connector.negotiation.events import Events
 from connector.ports.clock import Clock
 from connector.ports.journal import Journal
 from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore, Post
@@ -64,6 +65,7 @@ class Ledger:
         self.posted = asyncio.Event()
         """Set when there may be new posts."""
         self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
+        self.events = Events()
 
     async def start(self) -> None:
         """Log what a crash left to be logged. MUST be awaited before anything else is asked.
@@ -90,21 +92,26 @@ class Ledger:
 
     async def _save(self, draft: Draft, received: int, posted: tuple[int, ...]) -> int:
         channel, negotiation = draft.channel, draft.changed
+        now = int(self._clock.now().timestamp() * 1000)
         if negotiation is not None:
-            now = int(self._clock.now().timestamp() * 1000)
             negotiation = replace(negotiation, updated_ms=now)
-        bodies = tuple(messages.encode(content) for content in draft.outgoing)
+        transfers = [
+            (replace(process, updated_ms=now), step.passed[:-1])
+            for step in draft.transfers
+            if (process := step.changed) is not None
+        ]
         correlation_id = structlog.contextvars.get_contextvars().get(CORRELATION, "")
-        pid = negotiation.pid if negotiation else ""
+        letters = _letters(draft)
         change = Change(
             channel=channel,
             negotiation=negotiation,
             agreement=draft.agreement,
-            outgoing=() if draft.address else bodies,
+            transfers=tuple(process for process, _ in transfers),
+            outgoing=tuple(body for _, address, body in letters if not address),
             posts=tuple(
-                Post(channel, pid, draft.address, body, correlation_id)
-                for body in bodies
-                if draft.address
+                Post(channel, pid, address, body, correlation_id)
+                for pid, address, body in letters
+                if address
             ),
             posted=posted,
             correlation_id=correlation_id,
@@ -116,6 +123,10 @@ class Ledger:
             await self._commit(change)
             if negotiation is not None:
                 self._tell(negotiation, draft.passed[:-1])
+            for process, passed in transfers:
+                for state in passed:
+                    self.events.tell(replace(process, state=state))
+                self.events.tell(process)
             return await self.settle(channel)
         finally:
             self.changed(channel).set()
@@ -124,13 +135,8 @@ class Ledger:
 
     async def _commit(self, change: Change) -> None:
         channel = change.channel
-        if not (
-            change.negotiation
-            or change.agreement
-            or change.outgoing
-            or change.received
-            or change.posted
-        ):
+        changes = change.negotiation or change.agreement or change.transfers
+        if not (changes or change.outgoing or change.posts or change.received or change.posted):
             return
         if not change.acts:
             await self.store.commit(change)
@@ -259,10 +265,27 @@ class Ledger:
     def _tell(self, negotiation: Negotiation, passed: Sequence[State]) -> None:
         """One write may pass through several states (an agreement that is verified at once)."""
         steps = [*(replace(negotiation, state=state) for state in passed), negotiation]
+        for step in steps:
+            self.events.tell(step)
         for queue in self._followers.get(negotiation.pid, ()):
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(steps)
+
+
+def _letters(draft: Draft) -> list[tuple[str, str, bytes]]:
+    """(our process id, the peer's address, the body) of each message, in order: that transfers end
+    is said before the end of their agreement."""
+    letters = [
+        (step.process.pid, step.process.address, messages.encode(content))
+        for step in draft.transfers
+        for content in step.outgoing
+    ]
+    pid = draft.changed.pid if draft.changed else ""
+    return [
+        *letters,
+        *((pid, draft.address, messages.encode(content)) for content in draft.outgoing),
+    ]
 
 
 async def _to_the_end(work: Awaitable[T]) -> T:

@@ -11,15 +11,22 @@ from typing import Any
 
 from connector.errors import InvalidInput
 from connector.model import fields
+from connector.model.content import Content
 from connector.model.negotiation import (
     AgreementNotice,
-    Content,
     ContractNegotiationError,
     Message,
     MessageType,
     Party,
 )
 from connector.model.terms import MAX_DOCUMENT_BYTES, Offer, offer_json, parse_offer
+from connector.model.transfer import (
+    TransferError,
+    TransferMessage,
+    TransferType,
+    address_json,
+    parse_address,
+)
 
 MAX_OFFER_BYTES = 24_576  # leaves room for what an agreement adds to its offer
 MAX_PID = 256
@@ -27,22 +34,29 @@ MAX_SIGNATURE = 4096
 MAX_STATEMENT = 8192
 MAX_CODE = 64
 MAX_REASON = 1024
+MAX_FORMAT = 128
 SECRET_BYTES = 32
 MAX_ENCODED_BYTES = 1 << 17
 MAX_CALLBACK = 2048
 
-# Who may send what; the events and the offer are one-way in every state.
-_SENDERS: dict[MessageType, frozenset[Party]] = {
+# Who may send what; the events, the offer and a transfer's request are one-way in every state.
+_EITHER = frozenset(Party)
+_SENDERS: dict[MessageType | TransferType, frozenset[Party]] = {
     MessageType.REQUEST: frozenset({Party.CONSUMER}),
     MessageType.ACCEPTED: frozenset({Party.CONSUMER}),
     MessageType.VERIFICATION: frozenset({Party.CONSUMER}),
     MessageType.OFFER: frozenset({Party.PROVIDER}),
     MessageType.AGREEMENT: frozenset({Party.PROVIDER}),
     MessageType.FINALIZED: frozenset({Party.PROVIDER}),
-    MessageType.TERMINATION: frozenset(Party),
+    MessageType.TERMINATION: _EITHER,
+    TransferType.REQUEST: frozenset({Party.CONSUMER}),
+    TransferType.START: _EITHER,
+    TransferType.COMPLETION: _EITHER,
+    TransferType.SUSPENSION: _EITHER,
+    TransferType.TERMINATION: _EITHER,
 }
 # The fields beside the process ids that each type has; the others must be empty.
-_PARTS: dict[MessageType, frozenset[str]] = {
+_PARTS: dict[MessageType | TransferType, frozenset[str]] = {
     MessageType.REQUEST: frozenset({"offer"}),
     MessageType.OFFER: frozenset({"offer"}),
     MessageType.ACCEPTED: frozenset(),
@@ -50,9 +64,15 @@ _PARTS: dict[MessageType, frozenset[str]] = {
     MessageType.VERIFICATION: frozenset({"signature"}),
     MessageType.FINALIZED: frozenset(),
     MessageType.TERMINATION: frozenset({"code", "reason"}),
+    TransferType.REQUEST: frozenset({"agreement_id", "format", "callback", "data_address"}),
+    TransferType.START: frozenset({"data_address"}),
+    TransferType.COMPLETION: frozenset(),
+    TransferType.SUSPENSION: frozenset({"code", "reason"}),
+    TransferType.TERMINATION: frozenset({"code", "reason"}),
 }
-# Explanations; and what a peer that signs nothing leaves out, which others are held to later.
-_OPTIONAL = frozenset({"code", "reason", "signature", "secret"})
+# Explanations, what comes over HTTPS alone, and what a peer that signs nothing leaves out, which
+# others are held to later.
+_OPTIONAL = frozenset({"code", "reason", "signature", "secret", "callback"})
 _LIMITS = {
     "offer": MAX_OFFER_BYTES,
     "agreement": MAX_DOCUMENT_BYTES,
@@ -61,7 +81,23 @@ _LIMITS = {
     "code": MAX_CODE,
     "reason": MAX_REASON,
 }
-_STARTS = frozenset({MessageType.REQUEST, MessageType.OFFER, MessageType.TERMINATION})
+_TRANSFER_LIMITS = {
+    "agreement_id": MAX_PID,
+    "format": MAX_FORMAT,
+    "callback": MAX_CALLBACK,
+    "code": MAX_CODE,
+    "reason": MAX_REASON,
+}
+# What may come before its sender knows the receiver's process id.
+_STARTS: frozenset[MessageType | TransferType] = frozenset(
+    {
+        MessageType.REQUEST,
+        MessageType.OFFER,
+        MessageType.TERMINATION,
+        TransferType.REQUEST,
+        TransferType.TERMINATION,
+    }
+)
 
 
 def check(content: Content, sender: Party) -> None:
@@ -75,7 +111,7 @@ def check(content: Content, sender: Party) -> None:
         _bounded("statement", content.statement, MAX_STATEMENT)
         return
     pids = {Party.CONSUMER: content.consumer_pid, Party.PROVIDER: content.provider_pid}
-    if isinstance(content, ContractNegotiationError):
+    if isinstance(content, ContractNegotiationError | TransferError):
         _bounded("code", content.code, MAX_CODE, empty=True)
         _bounded("reason", content.reason, MAX_REASON, empty=True)
         for pid in pids.values():
@@ -86,16 +122,26 @@ def check(content: Content, sender: Party) -> None:
     _bounded("the sender's process id", pids[sender], MAX_PID)
     _bounded("the process id", pids[sender.other], MAX_PID, empty=content.type in _STARTS)
     if content.callback and pids[sender.other]:
-        raise InvalidInput("callbackAddress: only for a message that begins a negotiation")
+        raise InvalidInput("callbackAddress: only for a message that begins a process")
     _bounded("callbackAddress", content.callback, MAX_CALLBACK, empty=True)
-    for name, limit in _LIMITS.items():
+    parts = _PARTS[content.type]
+    limits = _LIMITS if isinstance(content, Message) else _TRANSFER_LIMITS
+    for name, limit in limits.items():
         value = getattr(content, name)
-        if name in _PARTS[content.type]:
+        if name in parts:
             _bounded(name, value, limit, empty=name in _OPTIONAL)
         elif value:
             raise InvalidInput(f"{name}: not a part of {content.type}")
-    if content.secret and len(content.secret) != SECRET_BYTES:
-        raise InvalidInput(f"secret: must have {SECRET_BYTES} bytes")
+    if isinstance(content, Message):
+        if content.secret and len(content.secret) != SECRET_BYTES:
+            raise InvalidInput(f"secret: must have {SECRET_BYTES} bytes")
+        return
+    if content.type is TransferType.REQUEST and pids[sender.other]:
+        raise InvalidInput("the process id: a request cannot name the receiver's")
+    if content.data_address is not None:
+        if "data_address" not in parts:
+            raise InvalidInput(f"dataAddress: not a part of {content.type}")
+        content.data_address.check()
 
 
 def _bounded(name: str, value: str | bytes, limit: int, *, empty: bool = False) -> None:
@@ -120,16 +166,17 @@ def read_offer(data: bytes) -> Offer:
     return parse_offer(data, strict=False)
 
 
-_ERROR, _NOTICE = "ContractNegotiationError", "AgreementNotice"
+_ERROR, _NOTICE, _TRANSFER_ERROR = "ContractNegotiationError", "AgreementNotice", "TransferError"
+_TRANSFERS = frozenset(kind.value for kind in TransferType)
 _KEYS = frozenset(
     {"type", "consumerPid", "providerPid", "offer", "agreement", "signature", "secret"}
-    | {"code", "reason", "agreementId", "statement"}
+    | {"code", "reason", "agreementId", "statement", "format", "callback", "dataAddress"}
 )
 
 
 def encode(content: Content) -> bytes:
     """The outbox's JSON: empty fields are left out, bytes are base64."""
-    value: dict[str, str]
+    value: dict[str, Any]
     if isinstance(content, AgreementNotice):
         value = {
             "type": _NOTICE,
@@ -143,16 +190,28 @@ def encode(content: Content) -> bytes:
             "code": content.code,
             "reason": content.reason,
         }
-        if isinstance(content, ContractNegotiationError):
-            value["type"] = _ERROR
-        else:
-            value |= {
-                "type": content.type.value,
-                "offer": base64.b64encode(content.offer).decode(),
-                "agreement": base64.b64encode(content.agreement).decode(),
-                "signature": content.signature,
-                "secret": base64.b64encode(content.secret).decode(),
-            }
+        match content:
+            case ContractNegotiationError():
+                value["type"] = _ERROR
+            case TransferError():
+                value["type"] = _TRANSFER_ERROR
+            case Message():
+                value |= {
+                    "type": content.type.value,
+                    "offer": base64.b64encode(content.offer).decode(),
+                    "agreement": base64.b64encode(content.agreement).decode(),
+                    "signature": content.signature,
+                    "secret": base64.b64encode(content.secret).decode(),
+                }
+            case TransferMessage():
+                address = content.data_address
+                value |= {
+                    "type": content.type.value,
+                    "agreementId": content.agreement_id,
+                    "format": content.format,
+                    "callback": content.callback,
+                    "dataAddress": address_json(address) if address else None,
+                }
     return fields.encode_json({name: part for name, part in value.items() if part})
 
 
@@ -162,22 +221,37 @@ def decode(data: bytes) -> Content:
         fields.parse_json(data, limit=MAX_ENCODED_BYTES, what="message"), "message"
     )
     fields.only_keys(value, _KEYS, "message")
-    type_ = fields.text(value, "type", limit=64)
-    content: Content
+    content = _content(fields.text(value, "type", limit=64), value)
+    if encode(content) != fields.encode_json(value):
+        raise InvalidInput("message: a field that its type does not have")
+    return content
+
+
+def _content(type_: str, value: Any) -> Content:
     if type_ == _NOTICE:
-        content = AgreementNotice(_text(value, "agreementId"), _text(value, "statement"))
-    elif type_ == _ERROR:
-        content = ContractNegotiationError(
+        return AgreementNotice(_text(value, "agreementId"), _text(value, "statement"))
+    if type_ in (_ERROR, _TRANSFER_ERROR):
+        error = ContractNegotiationError if type_ == _ERROR else TransferError
+        return error(
             _text(value, "consumerPid"),
             _text(value, "providerPid"),
             _text(value, "code"),
             _text(value, "reason"),
         )
-    else:
-        content = _message(type_, value)
-    if encode(content) != fields.encode_json(value):
-        raise InvalidInput("message: a field that its type does not have")
-    return content
+    if type_ in _TRANSFERS:
+        address = value.get("dataAddress")
+        return TransferMessage(
+            type=TransferType(type_),
+            consumer_pid=_text(value, "consumerPid"),
+            provider_pid=_text(value, "providerPid"),
+            agreement_id=_text(value, "agreementId"),
+            format=_text(value, "format"),
+            callback=_text(value, "callback"),
+            data_address=None if address is None else parse_address(address),
+            code=_text(value, "code"),
+            reason=_text(value, "reason"),
+        )
+    return _message(type_, value)
 
 
 def _message(type_: str, value: Any) -> Message:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from connector.model.negotiation import Channel, Negotiation, Party, StoredAgreement
+from connector.model.transfer import TransferProcess
 from connector.negotiation import machine
 from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore, Post
 
@@ -109,6 +110,22 @@ class RecentStore:
 
     async def agreements(self, *, party: Party | None, limit: int) -> tuple[StoredAgreement, ...]:
         return await self._store.agreements(party=party, limit=limit)
+
+    async def transfer(self, pid: str) -> TransferProcess | None:
+        return await self._store.transfer(pid)
+
+    async def transfer_by_peer_pid(self, channel: Channel, peer_pid: str) -> TransferProcess | None:
+        return await self._store.transfer_by_peer_pid(channel, peer_pid)
+
+    async def open_transfers(self, channel: Channel) -> int:
+        return await self._store.open_transfers(channel)
+
+    async def transfers(
+        self, *, agreement_id: str = "", open_only: bool = False, limit: int
+    ) -> tuple[TransferProcess, ...]:
+        return await self._store.transfers(
+            agreement_id=agreement_id, open_only=open_only, limit=limit
+        )
 
     async def counts(self, channel: Channel) -> Counts:
         found = self._counts.get(channel)

@@ -2,6 +2,7 @@
 
 A message or a person's word becomes a ``Draft`` on one side (``provider``, ``consumer``), which is
 saved in one write with everything it sends (``ledger``). What peers send comes in by ``inbox``.
+Transfers take the same way; what people decide about them is ``Negotiations.transfers``.
 """
 
 from __future__ import annotations
@@ -12,27 +13,31 @@ from dataclasses import dataclass
 
 from connector.errors import NotFound
 from connector.identity.ourselves import Ourselves
+from connector.model.content import Content
 from connector.model.negotiation import (
     AgreementState,
     Channel,
-    Content,
     Negotiation,
     Party,
     StoredAgreement,
 )
 from connector.model.participant import Participant
 from connector.model.terms import Terms
+from connector.model.transfer import TransferProcess
 from connector.negotiation import agreements
 from connector.negotiation.automation import Automation
 from connector.negotiation.consumer import Consumer, FetchDataset
 from connector.negotiation.draft import Draft
+from connector.negotiation.events import Follower
 from connector.negotiation.frames import Frame
 from connector.negotiation.inbox import Inbox, Mailbox
 from connector.negotiation.ledger import Ledger, StopUses
 from connector.negotiation.provider import Provider
 from connector.negotiation.recent import RecentStore
 from connector.negotiation.session import Send, Session, Streams
+from connector.negotiation.transfers import Transfers
 from connector.ports.clock import Clock
+from connector.ports.dataplane import DataPlane
 from connector.ports.datasets import DatasetStore
 from connector.ports.journal import Journal
 from connector.ports.negotiation import NegotiationStore, Post
@@ -65,6 +70,7 @@ class Collaborators:
     lookup: Callable[[str], Participant]
     fetch: FetchDataset
     stop_uses: StopUses
+    dataplane: DataPlane
     clock: Clock
     address: Callable[[str], Awaitable[str]] = _by_stream
 
@@ -108,21 +114,32 @@ class Negotiations:
             clock=with_.clock,
             automation=automation,
         )
+        self.transfers = Transfers(
+            ledger=self._ledger,
+            store=store,
+            dataplane=with_.dataplane,
+            automation=automation,
+        )
         self._inbox = Inbox(
             ledger=self._ledger,
             store=store,
             provider=self._provider,
             consumer=self._consumer,
+            transfers=self.transfers,
             lookup=with_.lookup,
         )
         self._streams = Streams()
 
     async def start(self) -> None:
-        """Log what a crash left to be logged. Raises ``Unavailable``: not ready then."""
+        """Log what a crash left to be logged, and let transfers go on. Raises ``Unavailable``:
+        not ready then."""
         await self._ledger.start()
+        await self.transfers.begin()
 
     async def close(self) -> None:
         """End all streams."""
+        self._ledger.events.close()
+        await self.transfers.close()
         await self._streams.close()
 
     # What a peer may do.
@@ -161,10 +178,12 @@ class Negotiations:
         """It could not be delivered for too long: the process ends here."""
         await self._inbox.abandon(post, reason)
 
-    async def receive(self, channel: Channel, content: Content) -> Negotiation | None:
+    async def receive(
+        self, channel: Channel, content: Content
+    ) -> Negotiation | TransferProcess | None:
         """One message of an authenticated peer that came by itself, as over HTTPS.
 
-        Gives the negotiation as it is now. Raises what the message is refused for.
+        Gives its process as it is now. Raises what the message is refused for.
         """
         return await self._inbox.receive(channel, content)
 
@@ -243,6 +262,7 @@ class Negotiations:
             draft = Draft(agreement.channel)
             if agreement.state is AgreementState.ACTIVE:
                 act = agreements.ended(self._ourselves, agreement, reason, self._clock.now())
+                await self.transfers.end_all(draft, agreement_id, reason)
                 draft.keep(agreement)
                 draft.end(act, reason, tell=True)
             return await self._ledger.save(draft)
@@ -260,6 +280,10 @@ class Negotiations:
     def follow(self, pid: str) -> AsyncIterator[Negotiation]:
         """The negotiation now and after each change, until it is final."""
         return self._ledger.follow(pid)
+
+    def events(self) -> Follower:
+        """Every change of a negotiation or a transfer from now on. MUST be closed."""
+        return self._ledger.events.follow()
 
     async def agreement(self, agreement_id: str) -> StoredAgreement:
         """Active or ended, and in our log. Raises ``NotFound`` or ``Unavailable``."""

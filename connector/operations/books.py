@@ -148,6 +148,8 @@ class Books:
         """Both sides' counts. Raises what the counterparty answers with, ``VerificationFailed``
         if its receipts do not verify, ``NotFound``."""
         agreement = await self._negotiations.agreement(agreement_id)
+        if not agreement.peer_signs:
+            raise Conflict("the peer is from outside the space: it keeps no receipts to compare")
         theirs = [receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries]
         own = await asyncio.to_thread(scope_receipts, self._meter, agreement_id)
         provider, consumer = map(
@@ -162,7 +164,8 @@ class Books:
         Raises ``NotFound``, ``Conflict`` before both parties signed, and as ``Meter.record`` does.
         """
         agreement = await self._negotiations.agreement(agreement_id)
-        if not (agreement.provider_signature and agreement.consumer_signature):
+        signatures = (agreement.provider_signature, agreement.consumer_signature)
+        if not all(signatures) if agreement.peer_signs else not any(signatures):
             raise Conflict("the agreement is not signed by both parties yet")
         require_room(self._meter, agreement_id)
         statement = await issue_statement(
@@ -173,7 +176,8 @@ class Books:
         logs = [LogEvidence(self._ourselves.log_origin, own.checkpoint, own.entries)]
         given: tuple[ReceiptProof, ...] = ()
         try:
-            logs.append(await self._theirs(agreement))
+            if agreement.peer_signs:
+                logs.append(await self._theirs(agreement))
         except ConnectorError as error:
             log.info("evidence without the counterparty's log", reason=error.message)
             given = await self._deliveries.of(agreement_id)

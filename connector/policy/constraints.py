@@ -166,8 +166,9 @@ DECLARATIVE_OBLIGATIONS = frozenset({"attribute"})
 def check_terms(terms: Terms) -> tuple[Reason, ...]:
     """What in these terms this connector does not understand, sorted; empty if all is well."""
     problems: set[tuple[str, str, str]] = set()
-    if len(terms.permissions) != 1:
-        problems.add(("permission", f"{len(terms.permissions)} permissions", "one permission"))
+    permissions = len(terms.permissions) + sum(key == "permission" for key, _ in terms.others)
+    if permissions != 1:
+        problems.add(("permission", f"{permissions} permissions", "one permission"))
     for rule in terms.permissions:
         if rule.action != "use":
             problems.add(("permission", rule.action, "use"))

@@ -1,4 +1,4 @@
-"""Where negotiations, agreements and the messages between two connectors are kept."""
+"""Where negotiations, agreements, transfers and the messages between two connectors are kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from connector.model.negotiation import Channel, Negotiation, Party, StoredAgreement
+from connector.model.transfer import TransferProcess
 
-MAX_TERMINATED = 1000  # terminated negotiations kept for each channel; older ones are forgotten
+# Terminated negotiations, and transfers that are over, kept for each channel; older ones are
+# forgotten.
+MAX_TERMINATED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,16 @@ class Counts:
 class Change:
     """What one step changes, all or nothing.
 
-    ``negotiation`` and ``agreement`` are new if their revision is 1. ``outgoing`` are bodies of
-    letters, in order; ``posts`` are new ones, ``posted`` the numbers of those that are done with.
-    ``received`` and ``acknowledged`` are 0 where they do not change; ``logged``
-    are the numbers of acts that the log has now.
+    ``negotiation``, ``agreement`` and ``transfers`` are new if their revision is 1. ``outgoing``
+    are bodies of letters, in order; ``posts`` are new ones, ``posted`` the numbers of those that
+    are done with. ``received`` and ``acknowledged`` are 0 where they do not change; ``logged`` are
+    the numbers of acts that the log has now.
     """
 
     channel: Channel
     negotiation: Negotiation | None = None
     agreement: StoredAgreement | None = None
+    transfers: tuple[TransferProcess, ...] = ()
     outgoing: tuple[bytes, ...] = ()
     correlation_id: str = ""
     received: int = 0
@@ -95,8 +99,8 @@ class NegotiationStore(Protocol):
         """The change's acts, with their numbers.
 
         Raises ``Conflict``, and nothing happened, unless each revision is the stored one plus
-        one, a new negotiation's process ids and a new agreement's id are new, and ``received`` is
-        the stored one plus one.
+        one, a new negotiation's or transfer's process ids and a new agreement's id are new, and
+        ``received`` is the stored one plus one.
         """
         ...
 
@@ -116,6 +120,22 @@ class NegotiationStore(Protocol):
 
     async def agreements(self, *, party: Party | None, limit: int) -> tuple[StoredAgreement, ...]:
         """Those that are active or ended, newest first; ``party``: only where we are it."""
+        ...
+
+    async def transfer(self, pid: str) -> TransferProcess | None: ...
+
+    async def transfer_by_peer_pid(
+        self, channel: Channel, peer_pid: str
+    ) -> TransferProcess | None: ...
+
+    async def open_transfers(self, channel: Channel) -> int:
+        """Transfers of the channel that are not over."""
+        ...
+
+    async def transfers(
+        self, *, agreement_id: str = "", open_only: bool = False, limit: int
+    ) -> tuple[TransferProcess, ...]:
+        """Newest first; ``agreement_id``: only under it; ``open_only``: that are not over."""
         ...
 
     async def counts(self, channel: Channel) -> Counts: ...

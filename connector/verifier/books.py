@@ -25,7 +25,7 @@ from connector.tlog import merkle
 from connector.tlog.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from connector.tlog.cosignature import cosignature_time
 from connector.verifier.evidence import Entry, Evidence, LogEvidence
-from connector.verifier.parties import Parties, witnesses
+from connector.verifier.parties import Parties, log_of, witnesses
 from connector.verifier.verdict import Check, Step
 
 
@@ -112,11 +112,12 @@ def _check_checkpoints(
     evidence: Evidence, agreement: Agreement, parties: Parties
 ) -> tuple[list[_Side], Step]:
     check = Check(4, "each log's checkpoint is signed by its owner")
-    owners = {
-        agreement.provider_log: ("provider", agreement.assigner),
-        agreement.consumer_log: ("consumer", agreement.assignee),
-    }
-    if len(owners) != 2:
+    named = [
+        (log_of(agreement, did, parties), side, did)
+        for side, did in (("provider", agreement.assigner), ("consumer", agreement.assignee))
+    ]
+    owners = {origin: (side, did) for origin, side, did in named if origin}
+    if len(owners) != sum(bool(origin) for origin, _, _ in named):
         check.fail("the agreement names one log for both parties")
     sides = []
     for place, log in enumerate(evidence.logs):

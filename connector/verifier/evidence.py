@@ -60,7 +60,8 @@ class GivenReceipt:
 
 @dataclass(frozen=True, slots=True)
 class SignedAgreement:
-    """The agreement's exact bytes and both parties' detached JWS over them."""
+    """The agreement's exact bytes and both parties' detached JWS over them; empty for a party from
+    outside the space, which signs nothing."""
 
     document: bytes
     provider_signature: str
@@ -169,8 +170,8 @@ def parse_evidence(data: bytes) -> Evidence:
         members=fields.texts(value, "members", limit=MAX_STATEMENT, most=MAX_MEMBERS),
         agreement=SignedAgreement(
             document=_octets(agreement.get("document"), "document", MAX_DOCUMENT_BYTES),
-            provider_signature=fields.text(agreement, "providerSignature", limit=MAX_STATEMENT),
-            consumer_signature=fields.text(agreement, "consumerSignature", limit=MAX_STATEMENT),
+            provider_signature=_signature(agreement, "providerSignature"),
+            consumer_signature=_signature(agreement, "consumerSignature"),
         ),
         logs=_each(value, "logs", 2, _log),
         secret=b"" if secret is None else _octets(secret, "secret", SECRET_BYTES),
@@ -182,6 +183,12 @@ def parse_evidence(data: bytes) -> Evidence:
     if secret is not None and len(evidence.secret) != SECRET_BYTES:
         raise InvalidInput(f"secret: must have {SECRET_BYTES} bytes")
     return evidence
+
+
+def _signature(value: Mapping[str, Any], key: str) -> str:
+    if key not in value:
+        raise InvalidInput(f"{key}: is missing")
+    return fields.text(value, key, limit=MAX_STATEMENT, default="")
 
 
 def _parse_json(data: bytes) -> Any:

@@ -96,6 +96,30 @@ def check_members(evidence: Evidence, space_key: bytes) -> tuple[Parties, Step]:
     )
 
 
+def unsigned(evidence: Evidence, agreement: Agreement, parties: Parties) -> str:
+    """The party (its id) that is no member of the space and signed nothing; empty if both did.
+
+    Nobody can see from the file that it agreed. A member must sign, and so must the exporter.
+    """
+    signatures = {
+        agreement.assigner: evidence.agreement.provider_signature,
+        agreement.assignee: evidence.agreement.consumer_signature,
+    }
+    signatures.pop(evidence.exporter, None)
+    for did, signature in signatures.items():
+        if not signature and not parties.keys(did):
+            return did
+    return ""
+
+
+def log_of(agreement: Agreement, did: str, parties: Parties) -> str:
+    """The origin of a party's log: what the agreement names, or where it names none (its provider
+    is from outside) what the space knows; empty if there is none."""
+    named = agreement.provider_log if did == agreement.assigner else agreement.consumer_log
+    member = parties.members.get(did)
+    return named or (member.log_origin if member else "")
+
+
 def check_agreement(evidence: Evidence, parties: Parties) -> tuple[Agreement | None, Step]:
     """Step 2. None if the agreement cannot be read: nothing else can be checked then."""
     check = Check(2, "both parties signed the agreement")
@@ -105,11 +129,17 @@ def check_agreement(evidence: Evidence, parties: Parties) -> tuple[Agreement | N
         check.fail(f"the agreement cannot be read: {error.message}")
         return None, check.done("")
     document = evidence.agreement.document
+    outsider = unsigned(evidence, agreement, parties)
+    if outsider:
+        check.title = "the party that exported this signed the agreement"
+        check.warn(f"{outsider} is no member of the space, and signed nothing")
     for side, did, signature in (
         ("provider", agreement.assigner, evidence.agreement.provider_signature),
         ("consumer", agreement.assignee, evidence.agreement.consumer_signature),
     ):
         keys = parties.keys(did)
+        if outsider and did == outsider:
+            continue
         if not keys:
             check.fail(f"no signed membership event names the {side}, {did}")
             continue
@@ -119,7 +149,7 @@ def check_agreement(evidence: Evidence, parties: Parties) -> tuple[Agreement | N
             check.fail(f"the {side}'s signature: {error.message}")
     if agreement.assigner == agreement.assignee:
         check.fail("provider and consumer are the same")
-    if agreement.space != evidence.space:
+    if agreement.space != evidence.space and outsider != agreement.assigner:
         check.fail("the agreement was made in another space")
     if evidence.exporter not in (agreement.assigner, agreement.assignee):
         check.fail("the exporter is not a party of the agreement")

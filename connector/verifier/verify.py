@@ -1,7 +1,7 @@
 """From evidence to a verdict: the fourteen steps of docs/evidence.md, section 5, in order.
 
  1. membership events are signed by the space's key        ``parties``
- 2. both parties signed the agreement                      ``parties``
+ 2. both parties signed the agreement*                     ``parties``
  3. a disclosed secret is the committed one                ``parties``
  4. checkpoints are signed by the logs' owners             ``books``
  5. cosignatures of known witnesses verify                 ``books``
@@ -14,6 +14,9 @@
 12. disclosed requests are those in the receipts           ``rules``
 13. both parties' records agree                            ``compare``
 14. receipts given singly are in the provider's log        ``given``
+
+* A party that is no member of the space cannot be held to a signature: the file then shows who
+  the exporter says it dealt with (``Verdict.assurance``).
 
 Every step looks at everything it can and collects all that is wrong; nothing that a step failed
 is believed by a later one.
@@ -40,7 +43,13 @@ from connector.verifier.books import Book, Witnessed, check_books
 from connector.verifier.compare import check_sides
 from connector.verifier.evidence import Evidence, parse_evidence
 from connector.verifier.given import check_given
-from connector.verifier.parties import check_agreement, check_members, check_secret
+from connector.verifier.parties import (
+    Parties,
+    check_agreement,
+    check_members,
+    check_secret,
+    unsigned,
+)
 from connector.verifier.rules import SEEN, check_requests, check_terms, records_of
 from connector.verifier.totals import totals
 from connector.verifier.verdict import Verdict
@@ -94,7 +103,7 @@ def verify(evidence: Evidence, space_key: bytes) -> Verdict:
         provider=agreement.assigner,
         consumer=agreement.assignee,
         exporter=evidence.exporter,
-        assurance=tuple(_assurance(evidence, agreement, books, witnessed, closed)),
+        assurance=tuple(_assurance(evidence, agreement, parties, books, witnessed, closed)),
         totals={book.side: totals(receipt for _, receipt in book.believed()) for book in books},
     )
 
@@ -102,12 +111,19 @@ def verify(evidence: Evidence, space_key: bytes) -> Verdict:
 def _assurance(
     evidence: Evidence,
     agreement: Agreement,
+    parties: Parties,
     books: Sequence[Book],
     witnessed: Sequence[Witnessed],
     closed: str,
 ) -> list[str]:
     """What the file shows, and what nobody can see from it."""
     said = []
+    outsider = unsigned(evidence, agreement, parties)
+    if outsider:
+        said.append(
+            f"ours signed, peer authenticated: {outsider} is no member of the space and signed "
+            f"nothing; that it agreed, and to what, is the word of {evidence.exporter}"
+        )
     for book in books:
         cosigners = [
             f"{item.witness} at {fields.format_time(item.time)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from deploy.demo.space import remove, stop_all
 from deploy.demo.tell import StoryBroken, Teller
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 60.0  # seconds that the story may take
+LIMIT_S = float(os.environ.get("DEMO_LIMIT_S", "60"))  # seconds that the story may take
 STEPS = (
     joining.found_the_space,
     joining.publish,

@@ -17,21 +17,23 @@ import structlog
 from connector._pb.dataspace.negotiation.v1 import negotiation_pb2 as pb
 from connector._pb.dataspace.negotiation.v1 import negotiation_pb2_grpc as rpc
 from connector.errors import ConnectorError, PeerFault, Unavailable
+from connector.model.content import Content
 from connector.model.negotiation import (
     AgreementNotice,
     Channel,
-    Content,
     ContractNegotiationError,
     Message,
     MessageType,
     Party,
 )
 from connector.model.participant import Participant
+from connector.model.transfer import TransferError, TransferMessage
 from connector.negotiation.frames import Acknowledgement, Envelope, Frame, Hello
 from connector.negotiation.service import Negotiations
 from connector.transport.grpc.channels import Channels
 from connector.transport.grpc.errors import from_rpc
 from connector.transport.grpc.guard import caller
+from connector.transport.grpc.transfer_messages import transfer_envelope, transfer_value
 
 log = structlog.get_logger()
 
@@ -220,7 +222,7 @@ def _content(envelope: pb.Envelope) -> Content:
         case "agreement_notice":
             notice = envelope.agreement_notice
             return AgreementNotice(notice.agreement_id, notice.statement)
-    raise PeerFault("the peer sent an envelope without a message")
+    return transfer_value(envelope)
 
 
 def _message(type: MessageType, wire: object, **fields: object) -> Message:
@@ -231,6 +233,8 @@ def _envelope(content: Content) -> pb.Envelope:
     if isinstance(content, AgreementNotice):
         notice = pb.AgreementNotice(agreement_id=content.agreement_id, statement=content.statement)
         return pb.Envelope(agreement_notice=notice)
+    if isinstance(content, TransferMessage | TransferError):
+        return transfer_envelope(content)
     pids = {"consumer_pid": content.consumer_pid, "provider_pid": content.provider_pid}
     if isinstance(content, ContractNegotiationError):
         error = pb.ContractNegotiationError(**pids, code=content.code, reason=content.reason)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*dataspace/negotiation/v1/negotiation.proto\x12\x18\x64\x61taspace.negotiation.v1\"A\n\x0f\x45xchangeRequest\x12.\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.Frame\"B\n\x10\x45xchangeResponse\x12.\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.Frame\"\xbf\x01\n\x05\x46rame\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.HelloH\x00\x12\x36\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\".dataspace.negotiation.v1.EnvelopeH\x00\x12\x44\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32).dataspace.negotiation.v1.AcknowledgementH\x00\x42\x06\n\x04\x62ody\"\x19\n\x05Hello\x12\x10\n\x08received\x18\x01 \x01(\x04\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08received\x18\x01 \x01(\x04\"\x83\x06\n\x08\x45nvelope\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12L\n\x10\x63ontract_request\x18\x02 \x01(\x0b\x32\x30.dataspace.negotiation.v1.ContractRequestMessageH\x00\x12H\n\x0e\x63ontract_offer\x18\x03 \x01(\x0b\x32..dataspace.negotiation.v1.ContractOfferMessageH\x00\x12P\n\x12\x63ontract_agreement\x18\x04 \x01(\x0b\x32\x32.dataspace.negotiation.v1.ContractAgreementMessageH\x00\x12i\n\x1f\x63ontract_agreement_verification\x18\x05 \x01(\x0b\x32>.dataspace.negotiation.v1.ContractAgreementVerificationMessageH\x00\x12_\n\x1a\x63ontract_negotiation_event\x18\x06 \x01(\x0b\x32\x39.dataspace.negotiation.v1.ContractNegotiationEventMessageH\x00\x12k\n contract_negotiation_termination\x18\x07 \x01(\x0b\x32?.dataspace.negotiation.v1.ContractNegotiationTerminationMessageH\x00\x12X\n\x1a\x63ontract_negotiation_error\x18\x08 \x01(\x0b\x32\x32.dataspace.negotiation.v1.ContractNegotiationErrorH\x00\x12\x45\n\x10\x61greement_notice\x18\t \x01(\x0b\x32).dataspace.negotiation.v1.AgreementNoticeH\x00\x12\x16\n\x0e\x63orrelation_id\x18\x0f \x01(\tB\t\n\x07message\"S\n\x16\x43ontractRequestMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\r\n\x05offer\x18\x03 \x01(\x0c\"Q\n\x14\x43ontractOfferMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\r\n\x05offer\x18\x03 \x01(\x0c\"|\n\x18\x43ontractAgreementMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x11\n\tagreement\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\t\x12\x0e\n\x06secret\x18\x05 \x01(\x0c\"e\n$ContractAgreementVerificationMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\"a\n\x1f\x43ontractNegotiationEventMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x12\n\nevent_type\x18\x03 \x01(\t\"q\n%ContractNegotiationTerminationMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"d\n\x18\x43ontractNegotiationError\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\":\n\x0f\x41greementNotice\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\t2{\n\x12NegotiationService\x12\x65\n\x08\x45xchange\x12).dataspace.negotiation.v1.ExchangeRequest\x1a*.dataspace.negotiation.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*dataspace/negotiation/v1/negotiation.proto\x12\x18\x64\x61taspace.negotiation.v1\"A\n\x0f\x45xchangeRequest\x12.\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.Frame\"B\n\x10\x45xchangeResponse\x12.\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.Frame\"\xbf\x01\n\x05\x46rame\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.dataspace.negotiation.v1.HelloH\x00\x12\x36\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\".dataspace.negotiation.v1.EnvelopeH\x00\x12\x44\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32).dataspace.negotiation.v1.AcknowledgementH\x00\x42\x06\n\x04\x62ody\"\x19\n\x05Hello\x12\x10\n\x08received\x18\x01 \x01(\x04\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08received\x18\x01 \x01(\x04\"\xdc\t\n\x08\x45nvelope\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12L\n\x10\x63ontract_request\x18\x02 \x01(\x0b\x32\x30.dataspace.negotiation.v1.ContractRequestMessageH\x00\x12H\n\x0e\x63ontract_offer\x18\x03 \x01(\x0b\x32..dataspace.negotiation.v1.ContractOfferMessageH\x00\x12P\n\x12\x63ontract_agreement\x18\x04 \x01(\x0b\x32\x32.dataspace.negotiation.v1.ContractAgreementMessageH\x00\x12i\n\x1f\x63ontract_agreement_verification\x18\x05 \x01(\x0b\x32>.dataspace.negotiation.v1.ContractAgreementVerificationMessageH\x00\x12_\n\x1a\x63ontract_negotiation_event\x18\x06 \x01(\x0b\x32\x39.dataspace.negotiation.v1.ContractNegotiationEventMessageH\x00\x12k\n contract_negotiation_termination\x18\x07 \x01(\x0b\x32?.dataspace.negotiation.v1.ContractNegotiationTerminationMessageH\x00\x12X\n\x1a\x63ontract_negotiation_error\x18\x08 \x01(\x0b\x32\x32.dataspace.negotiation.v1.ContractNegotiationErrorH\x00\x12\x45\n\x10\x61greement_notice\x18\t \x01(\x0b\x32).dataspace.negotiation.v1.AgreementNoticeH\x00\x12L\n\x10transfer_request\x18\n \x01(\x0b\x32\x30.dataspace.negotiation.v1.TransferRequestMessageH\x00\x12H\n\x0etransfer_start\x18\x0b \x01(\x0b\x32..dataspace.negotiation.v1.TransferStartMessageH\x00\x12R\n\x13transfer_completion\x18\x0c \x01(\x0b\x32\x33.dataspace.negotiation.v1.TransferCompletionMessageH\x00\x12R\n\x13transfer_suspension\x18\r \x01(\x0b\x32\x33.dataspace.negotiation.v1.TransferSuspensionMessageH\x00\x12T\n\x14transfer_termination\x18\x0e \x01(\x0b\x32\x34.dataspace.negotiation.v1.TransferTerminationMessageH\x00\x12\x41\n\x0etransfer_error\x18\x10 \x01(\x0b\x32\'.dataspace.negotiation.v1.TransferErrorH\x00\x12\x16\n\x0e\x63orrelation_id\x18\x0f \x01(\tB\t\n\x07message\"S\n\x16\x43ontractRequestMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\r\n\x05offer\x18\x03 \x01(\x0c\"Q\n\x14\x43ontractOfferMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\r\n\x05offer\x18\x03 \x01(\x0c\"|\n\x18\x43ontractAgreementMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x11\n\tagreement\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\t\x12\x0e\n\x06secret\x18\x05 \x01(\x0c\"e\n$ContractAgreementVerificationMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\"a\n\x1f\x43ontractNegotiationEventMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x12\n\nevent_type\x18\x03 \x01(\t\"q\n%ContractNegotiationTerminationMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"d\n\x18\x43ontractNegotiationError\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\":\n\x0f\x41greementNotice\x12\x14\n\x0c\x61greement_id\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\t\"\x91\x01\n\x16TransferRequestMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0c\x61greement_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12;\n\x0c\x64\x61ta_address\x18\x04 \x01(\x0b\x32%.dataspace.negotiation.v1.DataAddress\"\x7f\n\x14TransferStartMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12;\n\x0c\x64\x61ta_address\x18\x03 \x01(\x0b\x32%.dataspace.negotiation.v1.DataAddress\"G\n\x19TransferCompletionMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\"e\n\x19TransferSuspensionMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"f\n\x1aTransferTerminationMessage\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"Y\n\rTransferError\x12\x14\n\x0c\x63onsumer_pid\x18\x01 \x01(\t\x12\x14\n\x0cprovider_pid\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x7f\n\x0b\x44\x61taAddress\x12\x15\n\rendpoint_type\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12G\n\x13\x65ndpoint_properties\x18\x03 \x03(\x0b\x32*.dataspace.negotiation.v1.EndpointProperty\"/\n\x10\x45ndpointProperty\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2{\n\x12NegotiationService\x12\x65\n\x08\x45xchange\x12).dataspace.negotiation.v1.ExchangeRequest\x1a*.dataspace.negotiation.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,23 +42,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACKNOWLEDGEMENT']._serialized_start=428
   _globals['_ACKNOWLEDGEMENT']._serialized_end=463
   _globals['_ENVELOPE']._serialized_start=466
-  _globals['_ENVELOPE']._serialized_end=1237
-  _globals['_CONTRACTREQUESTMESSAGE']._serialized_start=1239
-  _globals['_CONTRACTREQUESTMESSAGE']._serialized_end=1322
-  _globals['_CONTRACTOFFERMESSAGE']._serialized_start=1324
-  _globals['_CONTRACTOFFERMESSAGE']._serialized_end=1405
-  _globals['_CONTRACTAGREEMENTMESSAGE']._serialized_start=1407
-  _globals['_CONTRACTAGREEMENTMESSAGE']._serialized_end=1531
-  _globals['_CONTRACTAGREEMENTVERIFICATIONMESSAGE']._serialized_start=1533
-  _globals['_CONTRACTAGREEMENTVERIFICATIONMESSAGE']._serialized_end=1634
-  _globals['_CONTRACTNEGOTIATIONEVENTMESSAGE']._serialized_start=1636
-  _globals['_CONTRACTNEGOTIATIONEVENTMESSAGE']._serialized_end=1733
-  _globals['_CONTRACTNEGOTIATIONTERMINATIONMESSAGE']._serialized_start=1735
-  _globals['_CONTRACTNEGOTIATIONTERMINATIONMESSAGE']._serialized_end=1848
-  _globals['_CONTRACTNEGOTIATIONERROR']._serialized_start=1850
-  _globals['_CONTRACTNEGOTIATIONERROR']._serialized_end=1950
-  _globals['_AGREEMENTNOTICE']._serialized_start=1952
-  _globals['_AGREEMENTNOTICE']._serialized_end=2010
-  _globals['_NEGOTIATIONSERVICE']._serialized_start=2012
-  _globals['_NEGOTIATIONSERVICE']._serialized_end=2135
+  _globals['_ENVELOPE']._serialized_end=1710
+  _globals['_CONTRACTREQUESTMESSAGE']._serialized_start=1712
+  _globals['_CONTRACTREQUESTMESSAGE']._serialized_end=1795
+  _globals['_CONTRACTOFFERMESSAGE']._serialized_start=1797
+  _globals['_CONTRACTOFFERMESSAGE']._serialized_end=1878
+  _globals['_CONTRACTAGREEMENTMESSAGE']._serialized_start=1880
+  _globals['_CONTRACTAGREEMENTMESSAGE']._serialized_end=2004
+  _globals['_CONTRACTAGREEMENTVERIFICATIONMESSAGE']._serialized_start=2006
+  _globals['_CONTRACTAGREEMENTVERIFICATIONMESSAGE']._serialized_end=2107
+  _globals['_CONTRACTNEGOTIATIONEVENTMESSAGE']._serialized_start=2109
+  _globals['_CONTRACTNEGOTIATIONEVENTMESSAGE']._serialized_end=2206
+  _globals['_CONTRACTNEGOTIATIONTERMINATIONMESSAGE']._serialized_start=2208
+  _globals['_CONTRACTNEGOTIATIONTERMINATIONMESSAGE']._serialized_end=2321
+  _globals['_CONTRACTNEGOTIATIONERROR']._serialized_start=2323
+  _globals['_CONTRACTNEGOTIATIONERROR']._serialized_end=2423
+  _globals['_AGREEMENTNOTICE']._serialized_start=2425
+  _globals['_AGREEMENTNOTICE']._serialized_end=2483
+  _globals['_TRANSFERREQUESTMESSAGE']._serialized_start=2486
+  _globals['_TRANSFERREQUESTMESSAGE']._serialized_end=2631
+  _globals['_TRANSFERSTARTMESSAGE']._serialized_start=2633
+  _globals['_TRANSFERSTARTMESSAGE']._serialized_end=2760
+  _globals['_TRANSFERCOMPLETIONMESSAGE']._serialized_start=2762
+  _globals['_TRANSFERCOMPLETIONMESSAGE']._serialized_end=2833
+  _globals['_TRANSFERSUSPENSIONMESSAGE']._serialized_start=2835
+  _globals['_TRANSFERSUSPENSIONMESSAGE']._serialized_end=2936
+  _globals['_TRANSFERTERMINATIONMESSAGE']._serialized_start=2938
+  _globals['_TRANSFERTERMINATIONMESSAGE']._serialized_end=3040
+  _globals['_TRANSFERERROR']._serialized_start=3042
+  _globals['_TRANSFERERROR']._serialized_end=3131
+  _globals['_DATAADDRESS']._serialized_start=3133
+  _globals['_DATAADDRESS']._serialized_end=3260
+  _globals['_ENDPOINTPROPERTY']._serialized_start=3262
+  _globals['_ENDPOINTPROPERTY']._serialized_end=3309
+  _globals['_NEGOTIATIONSERVICE']._serialized_start=3311
+  _globals['_NEGOTIATIONSERVICE']._serialized_end=3434
 # @@protoc_insertion_point(module_scope)
