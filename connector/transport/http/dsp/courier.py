@@ -23,17 +23,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from uuid import NAMESPACE_URL, uuid5
 
 import stamina
 import structlog
 
 from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
-from connector.model.negotiation import Content, Message, Party
+from connector.model.content import Content
+from connector.model.negotiation import Message, Party
 from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
-from connector.transport.http.dsp import paths, reading
+from connector.transport.http.dsp import codec, paths, reading
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Outgoing, Way
 from connector.transport.http.dsp.reached import REACHED
 
@@ -86,10 +88,10 @@ class _Later(Unavailable):
 
 
 class Courier:
-    """``introduce`` gives how we reach a peer (its id) at a base URL. ``encode`` makes a message's
-    body. ``peer_pid`` gives the peer's process id as far as it is stored. ``free`` returns when no
-    answer of ours to the peer is under way for the process (our id): what we say next MUST NOT be
-    heard before it."""
+    """``introduce`` gives how we reach a peer (its id) at a base URL. ``callback`` is the base URL
+    at which peers reach us. ``peer_pid`` gives the peer's process id as far as it is stored.
+    ``free`` returns when no answer of ours is under way for the process (our id): what we say next
+    MUST NOT be heard before it (``holds``)."""
 
     def __init__(
         self,
@@ -97,14 +99,14 @@ class Courier:
         outgoing: Outgoing,
         *,
         introduce: Introduce,
-        encode: Callable[[Content, Post], bytes],
+        callback: str,
         peer_pid: Callable[[Post], Awaitable[str]],
         free: Callable[[str], Awaitable[None]],
     ) -> None:
         self._posts = posts
         self._outgoing = outgoing
         self._introduce = introduce
-        self._encode = encode
+        self._callback = callback
         self._peer_pid = peer_pid
         self._free = free
         self._queues: dict[tuple[str, str], deque[_Waiting]] = {}
@@ -207,28 +209,27 @@ class Courier:
 
     async def _errand(self, post: Post, peer_pid: str) -> _Errand:
         """Raises ``InvalidInput`` for what has no place in the peer's binding."""
-        content = messages.decode(post.body)
-        if not isinstance(content, Message | TransferMessage):
-            raise InvalidInput("the peer's binding has no place for such a message")
+        content = _sendable(messages.decode(post.body))
         receiver = post.channel.party.other
         known = _pid(content, receiver)
-        if not known and content.type not in paths.BEGIN:
+        begins = not known and content.type in paths.BEGIN
+        if begins:
+            content = replace(content, callback=self._callback)
+        elif not known:
             known = peer_pid or await self._peer_pid(post)
             if receiver is Party.CONSUMER:
                 content = replace(content, consumer_pid=known)
             else:
                 content = replace(content, provider_pid=known)
-        if known in (".", "..") or not (known or content.type in paths.BEGIN):
+        if known in (".", "..") or not (known or begins):
             raise InvalidInput("the peer's process cannot be named")
-        return _Errand(
-            post, content, known, paths.path_of(content, receiver), self._encode(content, post)
-        )
+        return _Errand(post, content, known, paths.path_of(content, receiver))
 
     async def _attempt(self, errand: _Errand, number: int, *, repeated: bool) -> str:
         post = errand.post
         await self._free(post.pid)
         async with self._slots.setdefault(post.peer, asyncio.Semaphore(PER_PEER)):
-            answer = await self._ask("POST", errand, errand.path, errand.body)
+            answer = await self._ask("POST", errand, errand.path)
             status = answer.status
             if 200 <= status < 300:
                 return "" if errand.peer_pid else _said(answer, errand)
@@ -255,10 +256,13 @@ class Courier:
         ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
         return ours and process["state"] in REACHED[errand.content.type]
 
-    async def _ask(self, method: str, errand: _Errand, path: str, body: bytes = b"") -> Answer:
+    async def _ask(self, method: str, errand: _Errand, path: str) -> Answer:
         post = errand.post
         way = await self._introduce(post.peer, post.address)
-        headers = way.headers() | ({"Content-Type": "application/json"} if body else {})
+        headers, body = way.headers(), b""
+        if method == "POST":
+            headers["Content-Type"] = "application/json"
+            body = errand.body(signs=way.signs)
         return await self._outgoing.ask(
             method,
             post.address + path,
@@ -285,7 +289,14 @@ class _Errand:
     content: Message | TransferMessage
     peer_pid: str
     path: str
-    body: bytes
+
+    @property
+    def id(self) -> str:
+        """Of the message: the same when it is sent again, and never another's."""
+        return uuid5(NAMESPACE_URL, f"{self.post.pid}/{self.post.number}").urn
+
+    def body(self, *, signs: bool) -> bytes:
+        return fields.encode_json(codec.encode(self.content, signs=signs, id=self.id))
 
     @property
     def process(self) -> str:
@@ -342,25 +353,22 @@ def _read(answer: Answer, content: Message | TransferMessage) -> dict[str, Any]:
     return reading.read(answer.body, kind, limit=ANSWER_BYTES)
 
 
+def _sendable(content: Content) -> Message | TransferMessage:
+    if not isinstance(content, Message | TransferMessage):
+        raise InvalidInput("the protocol has no place for such a message")
+    return content
+
+
 def _pid(content: Message | TransferMessage, party: Party) -> str:
     return content.consumer_pid if party is Party.CONSUMER else content.provider_pid
 
 
 def _refusal(answer: Answer) -> _Refusal:
     """Code and reasons of a ContractNegotiationError or TransferError, as far as they are there."""
-    code, reasons = f"http:{answer.status}", ""
+    code = f"http:{answer.status}"
     try:
         error = fields.as_object(fields.parse_json(answer.body, limit=ANSWER_BYTES), "error")
     except InvalidInput:
-        return _Refusal(code, reasons)
-    said = error.get("code")
-    if isinstance(said, str) and said.isprintable() and said:
-        code = said
-    given = error.get("reason")
-    if isinstance(given, list):
-        reasons = "; ".join(_reason(each) for each in given[:16])
-    return _Refusal(code, reasons)
-
-
-def _reason(value: Any) -> str:
-    return value if isinstance(value, str) else fields.encode_json(value).decode()
+        return _Refusal(code, "")
+    said, reasons = codec.explanation(error)
+    return _Refusal(said if said and said.isprintable() else code, reasons)

@@ -63,11 +63,12 @@ WEB = Trust()
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How one request goes to a peer: whose certificate is believed, and the ``Authorization``
-    that it carries, empty for none."""
+    """How one request goes to a peer: whose certificate is believed, the ``Authorization`` that it
+    carries (empty for none), and whether the peer signs agreements."""
 
     trust: Trust = WEB
     authorization: str = field(default="", repr=False)
+    signs: bool = False
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": self.authorization} if self.authorization else {}

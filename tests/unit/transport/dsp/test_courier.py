@@ -13,7 +13,8 @@ import pytest
 import stamina
 
 from connector.errors import PeerFault, Unavailable
-from connector.model.negotiation import Channel, Content, Message, MessageType, Party
+from connector.model.content import Content
+from connector.model.negotiation import AgreementNotice, Channel, Message, MessageType, Party
 from connector.model.transfer import TransferMessage, TransferType
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
@@ -157,7 +158,7 @@ async def running(outbox: Outbox, peer: Peer, **other: Any) -> AsyncIterator[Cou
 
     given: dict[str, Any] = {
         "introduce": introduce,
-        "encode": lambda content, post: messages.encode(content),
+        "callback": "https://ours.example/2025-1",
         "peer_pid": peer_pid,
         "free": free,
     }
@@ -193,7 +194,11 @@ PATHS: list[tuple[Content, str, str]] = [
     (Message(MessageType.OFFER, "", "p-1", offer=b"{}"), "p-1", "/negotiations/offers"),
     (Message(MessageType.OFFER, "c-1", "p-1", offer=b"{}"), "p-1", "/negotiations/c-1/offers"),
     (accepted(), "c-1", "/negotiations/p-1/events"),
-    (Message(MessageType.AGREEMENT, "c-1", "p-1"), "p-1", "/negotiations/c-1/agreement"),
+    (
+        Message(MessageType.AGREEMENT, "c-1", "p-1", agreement=b"{}"),
+        "p-1",
+        "/negotiations/c-1/agreement",
+    ),
     (
         Message(MessageType.VERIFICATION, "c-1", "p-1"),
         "c-1",
@@ -253,9 +258,34 @@ async def test_what_was_saved_before_the_answer_goes_to_the_process_that_it_name
     outbox.add(Message(MessageType.TERMINATION, "c-1", "", code="withdrawn"))
     await carry(outbox, peer)
     assert peer.paths == ["/negotiations/request", "/negotiations/p-1/termination"]
-    assert messages.decode(peer.bodies[1]) == Message(
-        MessageType.TERMINATION, "c-1", "p-1", code="withdrawn"
-    )
+    said = json.loads(peer.bodies[1])
+    assert (said["consumerPid"], said["providerPid"]) == ("c-1", "p-1")
+
+
+async def test_what_begins_a_process_says_where_we_are_reached() -> None:
+    outbox, peer = Outbox(), Peer(say(200))
+    outbox.add(request())
+    outbox.add(TransferMessage(TransferType.REQUEST, "t-1", "", "a", "HttpData-PULL"), "t-1")
+    outbox.add(Message(MessageType.REQUEST, "c-2", "p-2", offer=b"{}"), "c-2")
+    await carry(outbox, peer)
+    said = {body["consumerPid"]: body for body in map(json.loads, peer.bodies)}
+    assert said["c-1"]["callbackAddress"] == "https://ours.example/2025-1"
+    assert said["t-1"]["callbackAddress"] == "https://ours.example/2025-1"
+    assert "callbackAddress" not in said["c-2"]
+
+
+async def test_a_repetition_is_known_by_its_id() -> None:
+    outbox, peer = Outbox(), Peer(say(503), say(200))
+    await afterwards(outbox, peer, accepted(), accepted())
+    first, again, other = (json.loads(body)["@id"] for body in peer.bodies)
+    assert first == again != other
+
+
+async def test_what_the_protocol_has_no_place_for() -> None:
+    outbox, peer = Outbox(), Peer(say(200))
+    outbox.add(AgreementNotice("a", "signed"), "")
+    ((_, what, _),) = await carry(outbox, peer)
+    assert (what, peer.asked) == ("abandoned", [])
 
 
 async def test_a_refusal_is_believed_and_explained() -> None:
@@ -267,7 +297,7 @@ async def test_a_refusal_is_believed_and_explained() -> None:
     assert peer.asked == [("POST", "/negotiations/p-1/events")]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"code":7,"reason":"x"}', b"\xff" * 99])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"code":7}', b"\xff" * 99])
 async def test_a_refusal_in_no_form(body: bytes) -> None:
     outbox, peer = Outbox(), Peer(Answer(403, httpx.Headers(), body))
     assert await afterwards(outbox, peer, accepted()) == [("c-1", "refused", "http:403", "")]
@@ -422,7 +452,7 @@ async def test_the_messages_of_a_process_keep_their_order() -> None:
         Message(MessageType.TERMINATION, "c-1", "p-1", code=str(number)) for number in range(20)
     ]
     await afterwards(outbox, peer, *contents)
-    assert [messages.decode(body) for body in peer.bodies] == contents
+    assert [json.loads(body)["code"] for body in peer.bodies] == [str(n) for n in range(20)]
 
 
 async def test_a_peer_that_never_answers_holds_nothing_else_up() -> None:
