@@ -1,4 +1,4 @@
-"""``ports.datasets.DatasetStore`` on SQLite."""
+"""``ports.datasets.DatasetStore`` on SQLite, with an index of words (``directory.words``)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from typing import Any
 import sqlite_utils
 
 from connector.adapters.sqlite import Sqlite
+from connector.directory.words import index_terms, match_query
+from connector.errors import InvalidInput
 from connector.model import fields
-from connector.model.catalog import dataset_json, parse_dataset
-from connector.ports.datasets import PublishedDataset
+from connector.model.catalog import Dataset, dataset_json, parse_dataset
+from connector.ports.datasets import Listed, PublishedDataset, Wanted
 
 _TABLE = "datasets"
+_WORDS = "INSERT INTO dataset_words (rowid, title, keywords, description) VALUES (?, ?, ?, ?)"
+_LISTED = (
+    "SELECT number, dataset FROM datasets WHERE number > :after AND number < :before "
+    "AND (:id = '' OR id = :id) "
+    "AND (:text = '' OR number IN "
+    "(SELECT rowid FROM dataset_words WHERE dataset_words MATCH :text)) "
+    "AND (:keyword = '' OR number IN "
+    "(SELECT rowid FROM dataset_words WHERE dataset_words MATCH :keyword)) "
+)
+_FORWARDS = _LISTED + "ORDER BY number LIMIT :limit"
+_BACKWARDS = _LISTED + "ORDER BY number DESC LIMIT :limit"
+_ENDLESS = (1 << 63) - 1
 
 
 def _create(database: sqlite_utils.Database) -> None:
@@ -31,9 +45,28 @@ def _create(database: sqlite_utils.Database) -> None:
     )
 
 
+def _number(database: sqlite_utils.Database) -> None:
+    """A place in lists, and an index of words whose rows have the same numbers."""
+    database.execute("ALTER TABLE datasets ADD COLUMN number INTEGER")
+    database.execute("UPDATE datasets SET number = rowid")
+    database.execute("CREATE UNIQUE INDEX dataset_numbers ON datasets (number)")
+    database.execute(
+        "CREATE VIRTUAL TABLE dataset_words USING fts5 "
+        "(title, keywords, description, tokenize = 'ascii', prefix = '2 4 6 8')"
+    )
+    for number, dataset in list(database.execute("SELECT number, dataset FROM datasets")):
+        _index(database, number, parse_dataset(dataset))
+
+
+def _index(database: sqlite_utils.Database, number: int, dataset: Dataset) -> None:
+    texts = (dataset.title, "\n".join(dataset.keywords), dataset.description)
+    database.execute("DELETE FROM dataset_words WHERE rowid = ?", [number])
+    database.execute(_WORDS, [number, *map(index_terms, texts)])
+
+
 class SqliteDatasetStore:
     def __init__(self, path: Path) -> None:
-        self._sqlite = Sqlite(path, [_create])
+        self._sqlite = Sqlite(path, [_create, _number])
 
     async def save(self, published: PublishedDataset) -> None:
         row = {
@@ -45,12 +78,25 @@ class SqliteDatasetStore:
             "accept_free_sql": published.accept_free_sql,
             "manual_approval": published.manual_approval,
         }
-        await self._sqlite.write(lambda database: database.table(_TABLE).upsert(row, pk="id"))
+
+        def change(database: sqlite_utils.Database) -> None:
+            number = _number_of(database, published.dataset.id)
+            if number is None:
+                last = database.execute("SELECT coalesce(max(number), 0) FROM datasets")
+                number = last.fetchone()[0] + 1
+            database.table(_TABLE).upsert({**row, "number": number}, pk="id")
+            _index(database, number, published.dataset)
+
+        await self._sqlite.write(change)
 
     async def remove(self, dataset_id: str) -> None:
-        await self._sqlite.write(
-            lambda database: database.table(_TABLE).delete_where("id = ?", [dataset_id])
-        )
+        def change(database: sqlite_utils.Database) -> None:
+            number = _number_of(database, dataset_id)
+            if number is not None:
+                database.execute("DELETE FROM dataset_words WHERE rowid = ?", [number])
+                database.table(_TABLE).delete_where("id = ?", [dataset_id])
+
+        await self._sqlite.write(change)
 
     async def get(self, dataset_id: str) -> PublishedDataset | None:
         rows = await self._sqlite.read(
@@ -60,12 +106,43 @@ class SqliteDatasetStore:
 
     async def all(self) -> tuple[PublishedDataset, ...]:
         rows = await self._sqlite.read(
-            lambda database: list(database.table(_TABLE).rows_where(order_by="rowid"))
+            lambda database: list(database.table(_TABLE).rows_where(order_by="number"))
         )
         return tuple(_published(row) for row in rows)
 
+    async def listed(
+        self, wanted: Wanted, *, after: int = 0, before: int = 0, limit: int
+    ) -> tuple[Listed, ...]:
+        values = {
+            "after": after,
+            "before": before or _ENDLESS,
+            "id": wanted.id,
+            "text": _words(wanted.text),
+            "keyword": f"keywords: ({_words(wanted.keyword)})" if wanted.keyword else "",
+            "limit": limit,
+        }
+        question = _BACKWARDS if before else _FORWARDS
+        rows = await self._sqlite.read(
+            lambda database: database.execute(question, values).fetchall()
+        )
+        found = tuple(Listed(number, dataset) for number, dataset in rows)
+        return found[::-1] if before else found
+
     def close(self) -> None:
         self._sqlite.close()
+
+
+def _number_of(database: sqlite_utils.Database, dataset_id: str) -> int | None:
+    row = database.execute("SELECT number FROM datasets WHERE id = ?", [dataset_id]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _words(text: str) -> str:
+    """What the index is asked for; empty for an empty text."""
+    match = match_query(text)
+    if text and not match:
+        raise InvalidInput("the question has no word in it")
+    return match
 
 
 def _published(row: dict[str, Any]) -> PublishedDataset:

@@ -24,6 +24,24 @@ class PublishedDataset:
     manual_approval: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which datasets: all that an empty value says nothing of. ``text``: words in title,
+    description or keywords; ``keyword``: words in the keywords; ``id``: of the one dataset."""
+
+    text: str = ""
+    keyword: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A dataset in a list, not parsed: ``number`` is its place, ``dataset`` its JSON."""
+
+    number: int
+    dataset: bytes
+
+
 class DatasetStore(Protocol):
     """Coroutines may overlap. Raises ``Unavailable`` when the disk refuses."""
 
@@ -38,3 +56,13 @@ class DatasetStore(Protocol):
     async def get(self, dataset_id: str) -> PublishedDataset | None: ...
 
     async def all(self) -> tuple[PublishedDataset, ...]: ...
+
+    async def listed(
+        self, wanted: Wanted, *, after: int = 0, before: int = 0, limit: int
+    ) -> tuple[Listed, ...]:
+        """In order of their numbers, which a dataset keeps: the first ones beyond ``after``; or,
+        if ``before`` is given, the last ones below it.
+
+        Raises ``InvalidInput`` for words that are too many, or none.
+        """
+        ...

@@ -9,16 +9,15 @@ Leaves out: ``sign-subtree``, which is optional; ML-DSA-44 cosignatures.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from connector.errors import ConnectorError, InvalidInput, NotFound, VerificationFailed
+from connector.errors import ConnectorError, NotFound, VerificationFailed
 from connector.metering.witness import NotTheLogs, StaleSize
 from connector.ports.witnesses import Witnessed
 from connector.tlog.witness import (
@@ -29,9 +28,9 @@ from connector.tlog.witness import (
     origin_of,
     parse_request,
 )
+from connector.transport.http.bodies import CLOSE, TooMuch, read_body
 from connector.transport.http.errors import status_of
 
-BODY_S = 10.0  # seconds in which a request's body must have come
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -50,12 +49,12 @@ class WitnessDoor:
 def routes(door: WitnessDoor) -> list[Route]:
     async def add_checkpoint(request: Request) -> Response:
         try:
-            line = await _add(door, await _body(request))
+            line = await _add(door, await read_body(request, MAX_REQUEST_BYTES, "witness"))
         except StaleSize as error:
             headers = {**_NO_STORE, "Content-Type": SIZE_TYPE}  # without a charset
             return Response(encode_size(error.size), 409, headers=headers)
         except ConnectorError as error:
-            rest = {"Connection": "close"} if isinstance(error, _TooMuch) else {}
+            rest = CLOSE if isinstance(error, TooMuch) else {}
             return PlainTextResponse(f"{error.message}\n", _status(error), {**_NO_STORE, **rest})
         return Response(
             f"{line}\n".encode(), headers=_NO_STORE, media_type="text/plain; charset=utf-8"
@@ -89,36 +88,10 @@ async def _add(door: WitnessDoor, body: bytes) -> str:
     return await door.add(request, origin, keys)
 
 
-async def _body(request: Request) -> bytes:
-    """Raises ``InvalidInput`` if it is too large, or does not come."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_REQUEST_BYTES:
-                    raise _TooLarge("witness: the request is too large")
-    except (TimeoutError, ClientDisconnect) as error:
-        raise _TooSlow("witness: the request did not come") from error
-    return bytes(body)
-
-
-class _TooMuch(InvalidInput):
-    """The rest of the body is not waited for: the connection ends."""
-
-
-class _TooLarge(_TooMuch):
-    pass
-
-
-class _TooSlow(_TooMuch):
-    pass
-
-
 def _status(error: ConnectorError) -> int:
+    if isinstance(error, TooMuch):
+        return error.status
     own: tuple[tuple[type[ConnectorError], int], ...] = (
-        (_TooLarge, 413),
-        (_TooSlow, 408),
         (NotTheLogs, 403),
         (VerificationFailed, 422),
     )

@@ -1,0 +1,178 @@
+"""One request at the Dataspace Protocol's door and its answer: who asks, how it is logged and
+counted, and what a refusal looks like.
+
+Owns the mapping of this program's errors to the HTTPS bindings' error objects (``CatalogError``,
+``ContractNegotiationError``, ``TransferError``) and statuses:
+
+================================  =======================================================
+status
+================================  =======================================================
+400                               the message, its place in the state table, or its terms
+401 with ``WWW-Authenticate``     nobody to be dealt with
+404                               unknown, or not the caller's: nothing more is said
+408, 413, 415                     the body: too slow, too large, not JSON
+429, 503                          later
+500                               ours, without details; the log has them
+================================  =======================================================
+
+By the text an illegal move is a 400. Whoever may not see a process gets the 404 of one that is not
+there; a caller without a good token is told so, because its operator has to mend it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from connector.errors import (
+    Conflict,
+    ConnectorError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    PeerFault,
+    RateLimited,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from connector.model import fields
+from connector.model.participant import Participant
+from connector.negotiation.inbox import MAX_CORRELATION
+from connector.negotiation.ledger import CORRELATION
+from connector.negotiation.messages import MAX_PID
+from connector.ports.clock import Clock
+from connector.transport.http.bodies import CLOSE, TooMuch, read_body
+from connector.transport.http.dsp import codec, reading
+from connector.transport.http.dsp.authority import Authenticate
+
+CORRELATION_HEADER = "x-correlation-id"
+_NO_STORE = {"Cache-Control": "no-store"}
+_STATUS: dict[type[ConnectorError], int] = {
+    InvalidInput: 400,
+    Conflict: 400,
+    Refused: 400,
+    PeerFault: 400,
+    Unauthenticated: 401,
+    NotFound: 404,
+    RateLimited: 429,
+    Unavailable: 503,
+}
+
+log = structlog.get_logger()
+
+
+class NotJson(InvalidInput):
+    """The body says that it is something else."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request of ``peer``. ``pids`` are the process ids by their names on the wire, as far as
+    they are known; what is on the ``stack`` ends when the answer was handed to the network."""
+
+    request: Request
+    peer: Participant
+    stack: ExitStack
+    pids: dict[str, str] = field(default_factory=dict)
+    digest: str = ""  # SHA-256 (hex) of the body
+
+    async def message(self, kind: str) -> dict[str, Any]:
+        """The body, which must be a ``kind`` (``schemas.FILES``). Raises ``InvalidInput``."""
+        type_ = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if type_ not in ("application/json", "application/ld+json"):
+            raise NotJson("Content-Type: must be application/json")
+        body = await read_body(self.request, reading.MAX_MESSAGE_BYTES, kind)
+        value = reading.read(body, kind)
+        self.digest = hashlib.sha256(body).hexdigest()
+        for name in ("consumerPid", "providerPid"):
+            if len(value.get(name, "")) <= MAX_PID:
+                self.pids[name] = value.get(name, "")
+        return value
+
+
+Handle = Callable[[Exchange], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """An ASGI application for one route. ``kind``: the ``@type`` of its error objects; ``observe``
+    is told (name, status, seconds) of each request."""
+
+    name: str
+    kind: str
+    handle: Handle
+    authenticate: Authenticate
+    clock: Clock
+    observe: Callable[[str, str, float], None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        started = self.clock.monotonic()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**{CORRELATION: _correlation(request)})
+        status = "ok"
+        with ExitStack() as stack:
+            pids: dict[str, str] = {}
+            try:
+                peer = await self.authenticate(request.headers.get("authorization", ""))
+                response = await self.handle(Exchange(request, peer, stack, pids))
+            except ConnectorError as error:
+                status = error.code
+                log.info("a request was refused", door=self.name, code=status, reason=error.message)
+                response = self._refusal(error, pids)
+            except Exception as error:
+                status = InternalError.code
+                log.exception("a request failed", door=self.name, error=type(error).__name__)
+                response = self._refusal(InternalError("internal error"), pids)
+            await response(scope, receive, send)
+        self.observe(self.name, status, self.clock.monotonic() - started)
+
+    def _refusal(self, error: ConnectorError, pids: Mapping[str, str]) -> Response:
+        status, headers = _status(error), dict(_NO_STORE)
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if status in (429, 503):
+            headers["Retry-After"] = "1"
+        if isinstance(error, TooMuch):
+            headers |= CLOSE
+        if status == 500:
+            error = InternalError("internal error")
+        shown = codec.error_json(
+            self.kind,
+            error.code,
+            codec.reasons_of(error),
+            consumer_pid=pids.get("consumerPid", ""),
+            provider_pid=pids.get("providerPid", ""),
+        )
+        return answer(shown, status, headers)
+
+
+def answer(
+    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] = _NO_STORE
+) -> Response:
+    return Response(fields.encode_json(body), status, dict(headers), media_type="application/json")
+
+
+def _status(error: ConnectorError) -> int:
+    if isinstance(error, TooMuch):
+        return error.status
+    if isinstance(error, NotJson):
+        return 415
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def _correlation(request: Request) -> str:
+    """The caller's, if it can be used, or a fresh one."""
+    value = request.headers.get(CORRELATION_HEADER, "")
+    usable = 0 < len(value) <= MAX_CORRELATION and value.isascii() and value.isalnum()
+    return value if usable else secrets.token_hex(8)
