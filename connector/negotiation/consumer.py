@@ -242,7 +242,7 @@ class Consumer:
         if late:
             reason = negotiation.reason
             act = agreements.ended(self._ourselves, draft.kept, reason, now)
-            draft.end(act, reason, tell=True)
+            draft.end(act, reason, tell=draft.kept.peer_signs)
 
     async def _held(self, negotiation: Negotiation) -> StoredAgreement:
         agreement = await self._store.agreement(negotiation.agreement_id)

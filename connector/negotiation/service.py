@@ -264,7 +264,7 @@ class Negotiations:
                 act = agreements.ended(self._ourselves, agreement, reason, self._clock.now())
                 await self.transfers.end_all(draft, agreement_id, reason)
                 draft.keep(agreement)
-                draft.end(act, reason, tell=True)
+                draft.end(act, reason, tell=draft.kept.peer_signs)
             return await self._ledger.save(draft)
 
     async def negotiation(self, pid: str) -> Negotiation:

@@ -122,7 +122,6 @@ class ManagementServicer(rpc.ManagementServiceServicer):
         elif request.pid:
             negotiation = await negotiations.terminate(request.pid)
         else:
-            services.reach(request.provider)
             negotiation = await negotiations.request(
                 request.provider,
                 request.dataset_id,
@@ -131,6 +130,8 @@ class ManagementServicer(rpc.ManagementServiceServicer):
                 accept_offers=request.accept_counter_offer,
                 accept_unenforced=request.accept_unenforced,
             )
+            if not negotiation.address:
+                services.reach(negotiation.peer)
         changes = negotiations.follow(negotiation.pid)
         try:
             async with asyncio.timeout(request.follow_seconds or FOLLOW_S):

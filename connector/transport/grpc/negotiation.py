@@ -94,9 +94,10 @@ class ConsumerStreams:
     async def resume(self) -> None:
         """Open streams to all providers from whom anything may still come."""
         for agreement in await self._negotiations.agreements(Party.CONSUMER):
-            self.keep_open(agreement.peer)
+            if not agreement.address:
+                self.keep_open(agreement.peer)
         for negotiation in await self._negotiations.negotiations():
-            if negotiation.party is Party.CONSUMER:
+            if negotiation.party is Party.CONSUMER and not negotiation.address:
                 self.keep_open(negotiation.peer)
 
     def keep_open(self, provider: str) -> None:

@@ -20,12 +20,12 @@ from connector.model.negotiation import (
     Party,
     State,
 )
-from connector.model.terms import Constraint, Offer, offer_json, parse_offer
+from connector.model.terms import Offer, offer_json, parse_offer
 from connector.negotiation import messages
 from connector.negotiation.automation import Automation
 from connector.negotiation.ledger import MAX_OUTBOX
 from connector.negotiation.messages import offer_bytes
-from tests.negotiators import AIRPORT, DATASET, OFFER, TOURISM, Node, key_of, record_of, terms
+from tests.negotiators import AIRPORT, OFFER, TOURISM, Node, record_of, terms
 
 STRANGER = "BPNL00000003CRHK"
 CALLBACK = "https://stranger.example/dsp"
@@ -401,6 +401,4 @@ async def test_the_end_of_an_agreement_with_a_stranger_is_logged_and_kept():
     kept = await airport.service.agreement(agreement)
     assert kept.state is AgreementState.ENDED
     assert airport.acts() == ["agreement.concluded", "agreement.ended"]
-    assert key_of(AIRPORT)
-    assert DATASET.offers == (OFFER,)
-    assert Constraint("count", "lteq", 20) in kept.terms.terms.permissions[0].constraints
+    assert await airport.service.posts() == ()  # the protocol has no word for it

@@ -165,11 +165,18 @@ async def test_following_ends_where_a_person_is_needed(node, door, last) -> None
     assert (found.waiting, found.reason) == (last.waiting, last.reason)
 
 
-@pytest.mark.parametrize(("accept", "call"), [(True, "approve"), (False, "terminate")])
-async def test_a_counter_offer_is_answered(node, door, accept: bool, call: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ({"accept": True}, ("approve", STARTED.pid, False)),
+        ({"accept": True, "accept_unenforced": True}, ("approve", STARTED.pid, True)),
+        ({"accept": False}, ("terminate", STARTED.pid)),
+    ],
+)
+async def test_a_counter_offer_is_answered(node, door, said, asked) -> None:
     node.negotiations.changes = [dataclasses.replace(STARTED, state=State.FINALIZED)]
-    await followed(door, pid=STARTED.pid, accept=accept)
-    assert node.negotiations.asked == [(call, STARTED.pid)]
+    await followed(door, pid=STARTED.pid, **said)
+    assert node.negotiations.asked == [asked]
     assert node.reached == []
 
 
