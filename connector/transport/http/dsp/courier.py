@@ -36,6 +36,7 @@ from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
 from connector.transport.http.dsp import codec, paths, reading
+from connector.transport.http.dsp.exchange import CORRELATION_HEADER
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Outgoing, Way
 from connector.transport.http.dsp.reached import REACHED
 
@@ -260,6 +261,8 @@ class Courier:
         post = errand.post
         way = await self._introduce(post.peer, post.address)
         headers, body = way.headers(), b""
+        if post.correlation_id:
+            headers[CORRELATION_HEADER] = post.correlation_id
         if method == "POST":
             headers["Content-Type"] = "application/json"
             body = errand.body(signs=way.signs)

@@ -18,7 +18,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
@@ -38,6 +38,8 @@ MAX_BODY = 1 << 20  # bytes of an answer, unless asked otherwise
 MAX_HEADERS = 32_768  # bytes of an answer's headers
 MAX_ADDRESSES = 8  # of one name that are tried
 _CONNECTIONS = 512
+_NOT_ALLOWED = "leads to an address that this node does not send to"
+_HINT = "an operator who means it says so in [dsp] allow"
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -136,10 +138,17 @@ class Outgoing:
         self._names.shutdown(wait=False, cancel_futures=True)
 
     def target(self, url: str, what: str = "URL", *, query: bool = False) -> Target:
-        """The parsed URL, if this node ever sends there. Raises ``InvalidInput``."""
+        """The parsed URL, unless this node certainly never sends there.
+
+        Raises ``InvalidInput``, ``NotAllowed`` among it for an address that is not admitted.
+        """
         target = parse_url(url, what, query=query)
-        if target.scheme == "http" and not self._plain_http:
+        plain = target.scheme == "http"
+        if plain and not self._plain_http:
             raise InvalidInput(f"{what}: must begin with https://")
+        with suppress(ValueError):  # a name: admitted by what it resolves to
+            if not self._allowed.admits(ip_address(target.host), target.host, plain=plain):
+                raise NotAllowed(f"{what}: {_NOT_ALLOWED}", hint=_HINT)
         return target
 
     async def check(self, url: str, what: str = "URL") -> Target:
@@ -235,10 +244,7 @@ class Outgoing:
             found = await self._resolved(host, port)
         admitted = [str(each) for each in found if self._allowed.admits(each, host, plain=plain)]
         if not admitted:
-            raise NotAllowed(
-                "the URL leads to an address that this node does not send to",
-                hint="an operator who means it says so in [dsp] allow",
-            )
+            raise NotAllowed(f"the URL {_NOT_ALLOWED}", hint=_HINT)
         return tuple(dict.fromkeys(admitted))[:MAX_ADDRESSES]
 
     async def _resolved(self, host: str, port: int) -> list[Address]:

@@ -201,8 +201,8 @@ class Peers:
     async def catalog(self, peer: FoundPeer, *, filter: str = "", page: str = "") -> PeerPage:
         """A page of its datasets. ``page``: from the page before.
 
-        ``filter`` is JSON in whichever language the peer speaks (DSP leaves it open); text that
-        is not JSON is sent as a string. Raises what the peer answered with.
+        ``filter`` is words, as connectors of our make read them (``catalogue``), or JSON in
+        whichever language the peer speaks: DSP leaves it open. Raises what the peer answered with.
         """
         base = self._outgoing.target(peer.address)
         url = peer.address + paths.CATALOG
@@ -306,8 +306,10 @@ def _filter(text: str) -> list[Any]:
     try:
         value = fields.parse_json(text.encode(), limit=_SMALL, what="filter")
     except InvalidInput:
-        return [text]
-    return value if isinstance(value, list) else [value]
+        value = None
+    if isinstance(value, list):
+        return value
+    return [value if isinstance(value, dict) else {"text": text}]
 
 
 def _read(body: bytes, kind: str, limit: int) -> dict[str, Any]:
