@@ -250,6 +250,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 publisher=publisher,
                 consumer=consumer,
                 negotiations=negotiations,
+                transfers=negotiations.transfers,
                 catalogue=Catalogue(directory, members),
                 books=books,
                 reporting=reporting,

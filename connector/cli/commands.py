@@ -26,6 +26,7 @@ from connector.cli import (
     receipts,
     reporters,
     serve,
+    transfer,
 )
 from connector.core.choose import choose, described
 from connector.errors import ConnectorError
@@ -38,7 +39,7 @@ The way of one contract, by hand:
 2. each organisation:    init, serve
 3. both:                 directory invite, then enrol
 4. the owner:            publish (and approvals, where a person decides)
-5. the user:             catalog search, negotiate, query
+5. the user:             catalog search, negotiate, query (or transfer request)
 6. both:                 agreements, receipts list, receipts reconcile
    the owner's gateways:  reporters add, then meter
 7. for an auditor:       evidence export, then connector-verify anywhere
@@ -66,6 +67,7 @@ app.command()(negotiate.negotiate)
 app.add_typer(negotiate.approvals, name="approvals")
 app.add_typer(agreements.group, name="agreements")
 app.command()(query.query)
+app.add_typer(transfer.group, name="transfer")
 app.command()(meter.meter)
 app.add_typer(reporters.group, name="reporters")
 app.add_typer(receipts.receipts, name="receipts")

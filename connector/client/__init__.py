@@ -13,8 +13,10 @@ from connector.client.sync import SyncNode, connect_sync
 from connector.client.types import (
     Agreement,
     Check,
+    DataAddress,
     Datasets,
     Enrolment,
+    Event,
     Invitation,
     Member,
     Negotiation,
@@ -28,14 +30,17 @@ from connector.client.types import (
     ReportersDoor,
     Result,
     Status,
+    Transfer,
 )
 
 __all__ = [
     "Agreement",
     "Check",
+    "DataAddress",
     "Datasets",
     "DirectoryNode",
     "Enrolment",
+    "Event",
     "Invitation",
     "Member",
     "Negotiation",
@@ -54,6 +59,7 @@ __all__ = [
     "Result",
     "Status",
     "SyncNode",
+    "Transfer",
     "UseFailed",
     "UseReport",
     "connect",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket as sockets
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ class Calls:
         except grpc.RpcError as error:
             raise self._ours(error) from error
 
-    async def many(self, call: AsyncIterable[T]) -> AsyncIterator[T]:
+    async def many(self, call: AsyncIterable[T]) -> AsyncGenerator[T, None]:
         try:
             async for message in call:
                 yield message

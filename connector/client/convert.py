@@ -74,6 +74,43 @@ def agreement(message: pb.Agreement) -> types.Agreement:
     )
 
 
+def transfer(message: pb.Transfer, address: pb.DataAddress | None = None) -> types.Transfer:
+    found = None
+    if address is not None:
+        found = types.DataAddress(
+            address.endpoint_type, address.endpoint, dict(sorted(address.properties.items()))
+        )
+    return types.Transfer(
+        pid=message.pid,
+        peer_pid=message.peer_pid,
+        party=message.party,
+        peer=message.peer,
+        agreement_id=message.agreement_id,
+        dataset_id=message.dataset_id,
+        format=message.format,
+        state=message.state,
+        waiting=message.waiting,
+        code=message.code,
+        reason=message.reason,
+        updated=time(message.updated),
+        data_address=found,
+    )
+
+
+def event(message: pb.Event) -> types.Event:
+    return types.Event(
+        kind=message.kind,
+        pid=message.pid,
+        peer=message.peer,
+        party=message.party,
+        state=message.state,
+        dataset_id=message.dataset_id,
+        agreement_id=message.agreement_id,
+        waiting=message.waiting,
+        number=message.number,
+    )
+
+
 def receipt(message: pb.UseSummary) -> types.Receipt:
     return types.Receipt(
         scope=message.scope,

@@ -71,6 +71,7 @@ _BY_CODE: dict[str, type[errors.ConnectorError]] = {
         errors.ConfigError,
         errors.Unauthenticated,
         errors.NotFound,
+        errors.Gone,
         errors.Conflict,
         errors.RateLimited,
         errors.PeerFault,

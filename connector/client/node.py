@@ -20,10 +20,10 @@ import pyarrow as pa
 import stamina
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
-from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
 from connector.client import convert, types
 from connector.client.channel import DEADLINE_S, Calls
 from connector.client.errors import NodeNotRunning, Refused, UseFailed
+from connector.client.transfers import TransferCalls
 from connector.errors import PeerFault, Unavailable
 
 QUERY_DEADLINE_S = 120.0  # seconds; the provider's own limit for a query is usually lower
@@ -42,12 +42,8 @@ _RETRY = stamina.AsyncRetryingCaller(
 ).on(_worth_retrying)
 
 
-class Node:
+class Node(TransferCalls):
     """A connection to the node's management API. Get one from ``connect``."""
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._stub = rpc.ManagementServiceStub(calls.channel)
 
     async def status(self) -> types.Status:
         call = self._stub.GetStatus(pb.GetStatusRequest(), timeout=DEADLINE_S)

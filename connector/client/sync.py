@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from connector.client import types
 from connector.client.channel import DEADLINE_S
 from connector.client.node import QUERY_DEADLINE_S, Node, OnChange, connect
+from connector.client.transfers import OnTransfer
 
 T = TypeVar("T")
 
@@ -135,6 +136,46 @@ class SyncNode:
 
     def end_agreement(self, agreement_id: str, *, reason: str) -> int:
         return self._wait(self._node.end_agreement(agreement_id, reason=reason))
+
+    def request_transfer(
+        self,
+        agreement_id: str,
+        *,
+        format: str = "",
+        follow_s: float = DEADLINE_S,
+        on_change: OnTransfer | None = None,
+    ) -> types.Transfer:
+        return self._wait(
+            self._node.request_transfer(
+                agreement_id, format=format, follow_s=follow_s, on_change=on_change
+            )
+        )
+
+    def transfers(
+        self, *, agreement_id: str = "", open_only: bool = False
+    ) -> tuple[types.Transfer, ...]:
+        return self._wait(self._node.transfers(agreement_id=agreement_id, open_only=open_only))
+
+    def transfer(self, pid: str) -> types.Transfer:
+        return self._wait(self._node.transfer(pid))
+
+    def decide_transfer(
+        self, pid: str, action: str, *, code: str = "", reason: str = ""
+    ) -> types.Transfer:
+        return self._wait(self._node.decide_transfer(pid, action, code=code, reason=reason))
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[types.Event]]:
+        connection = self._node.events()
+        events = self._wait(connection.__aenter__())
+
+        async def following() -> types.Event | None:
+            return await anext(events, None)
+
+        try:
+            yield iter(lambda: self._wait(following()), None)
+        finally:
+            self._wait(connection.__aexit__(None, None, None))
 
     def query(
         self,

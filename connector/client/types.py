@@ -8,7 +8,7 @@ where both parties signed them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,51 @@ class Agreement:
     uses: int
     reason: str
     concluded: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataAddress:
+    """Where data is. ``properties`` hold what else is needed, as ``authorization``: a secret."""
+
+    endpoint_type: str
+    endpoint: str
+    properties: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """``party``: which side this node is; ``waiting``: a person at this node must decide;
+    ``data_address``: at its consumer, while it is STARTED, where it was asked for by itself."""
+
+    pid: str
+    peer_pid: str
+    party: str
+    peer: str
+    agreement_id: str
+    dataset_id: str
+    format: str
+    state: str
+    waiting: bool
+    code: str
+    reason: str
+    updated: datetime | None
+    data_address: DataAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a negotiation or of a transfer (``kind``); ``party``: which side this node is;
+    ``number`` counts the events since the node was started."""
+
+    kind: str
+    pid: str
+    peer: str
+    party: str
+    state: str
+    dataset_id: str
+    agreement_id: str
+    waiting: bool
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

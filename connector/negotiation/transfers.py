@@ -331,7 +331,7 @@ class Transfers:
 
     async def _save(self, draft: Draft, step: TransferDraft) -> TransferProcess:
         await self._ledger.save(draft)
-        return step.changed or step.process
+        return await self.transfer(step.process.pid)
 
     async def _usable(self, agreement_id: str) -> StoredAgreement | None:
         return await self._ledger.usable(agreement_id)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from connector.negotiation.service import Negotiations
+from connector.negotiation.transfers import Transfers
 from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
@@ -22,6 +23,7 @@ class Services:
     publisher: Publisher
     consumer: Consumer
     negotiations: Negotiations
+    transfers: Transfers
     catalogue: Catalogue
     books: Books
     reporting: Reporting

@@ -27,6 +27,8 @@ from tests.exported import VKEY, records
 from tests.vectors.scenario import PROVIDER
 
 AGREEMENT = "urn:uuid:11111111-1111-4111-8111-111111111111"
+TRANSFER = "urn:uuid:33333333-3333-4333-8333-333333333333"
+TOKEN = "a secret token"
 DATASET = "urn:uuid:22222222-2222-4222-8222-222222222222"
 OFFER = {
     "@id": "urn:offer:1",
@@ -152,6 +154,28 @@ class FakeNode:
                     )
                 ]
             ),
+            "RequestTransfer": pb.RequestTransferResponse(transfer=transfer("REQUESTED")),
+            "ListTransfers": pb.ListTransfersResponse(transfers=[transfer("STARTED")]),
+            "GetTransfer": pb.GetTransferResponse(
+                transfer=transfer("STARTED"),
+                data_address=pb.DataAddress(
+                    endpoint_type="https",
+                    endpoint="https://airport.example/pull",
+                    properties={"authorization": TOKEN},
+                ),
+            ),
+            "DecideTransfer": lambda request: pb.DecideTransferResponse(
+                transfer=transfer("SUSPENDED", reason=request.reason)
+            ),
+            "FollowEvents": [
+                pb.FollowEventsResponse(),
+                pb.FollowEventsResponse(
+                    event=pb.Event(kind="negotiation", pid="urn:pid:1", state="STARTED", number=1)
+                ),
+                pb.FollowEventsResponse(
+                    event=pb.Event(kind="transfer", pid=TRANSFER, state="STARTED", number=2)
+                ),
+            ],
             "EndAgreement": pb.EndAgreementResponse(stopped_uses=1),
             "Query": [
                 pb.QueryResponse(summary=summary()),
@@ -208,6 +232,20 @@ def negotiation(
     )
 
 
+def transfer(state: str, **more: Any) -> pb.Transfer:
+    return pb.Transfer(
+        pid=TRANSFER,
+        party="consumer",
+        peer="did:web:airport.example",
+        agreement_id=AGREEMENT,
+        dataset_id=DATASET,
+        format="HttpData-PULL",
+        state=state,
+        updated="2026-11-23T12:00:00Z",
+        **more,
+    )
+
+
 def _answer(node: FakeNode, method: str, *, streams: bool) -> Callable[..., Any]:
     def find(request: Any, context: grpc.ServicerContext) -> Any:
         node.asked.append((method, request))
@@ -227,7 +265,7 @@ def _answer(node: FakeNode, method: str, *, streams: bool) -> Callable[..., Any]
     return many if streams else one
 
 
-STREAMS = ("ExportLog", "Negotiate", "Query", "SealSegments")
+STREAMS = ("ExportLog", "FollowEvents", "Negotiate", "Query", "SealSegments")
 
 
 def _servicer(base: type, node: FakeNode) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Protocol
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
-from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
 from connector.errors import InvalidInput
 from connector.metering.types import Recorded
 from connector.model import fields
@@ -27,35 +25,15 @@ from connector.model.receipt import (
 from connector.model.terms import parse_sections
 from connector.operations.consuming import VerifiedUse
 from connector.operations.publishing import Publication
-from connector.operations.services import Services
-from connector.operations.status import Check, Status
 from connector.tlog.merkle import leaf_hash
 from connector.transport.grpc.directory_management import checks_message, status_message
+from connector.transport.grpc.management_transfers import TransferCalls
 
 FOLLOW_S = 30.0  # seconds that a negotiation is followed, unless asked otherwise
 PAGE = 50
 
 
-class Node(Protocol):
-    """The node as a whole: what there is before, and after, it has joined a space."""
-
-    def status(self) -> Status: ...
-
-    async def diagnose(self) -> Sequence[Check]: ...
-
-    async def enrol(self, invitation: str) -> None:
-        """Spend an invitation and begin to serve. Raises what stands against it."""
-        ...
-
-    def services(self) -> Services:
-        """Raises ``Conflict`` before enrolment."""
-        ...
-
-
-class ManagementServicer(rpc.ManagementServiceServicer):
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class ManagementServicer(TransferCalls):
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: object
     ) -> pb.GetStatusResponse:

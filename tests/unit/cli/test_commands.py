@@ -26,12 +26,15 @@ from tests.unit.fake_node import (
     LEAF,
     OFFER,
     STREAM,
+    TOKEN,
+    TRANSFER,
     FakeNode,
     Fault,
     negotiation,
     refusal,
     running,
     summary,
+    transfer,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -73,6 +76,11 @@ COMMANDS = [
     ["agreements", "list"],
     ["agreements", "show", AGREEMENT],
     ["agreements", "end", AGREEMENT, "--reason", "done"],
+    ["transfer", "request", AGREEMENT],
+    ["transfer", "list", "--agreement", AGREEMENT, "--open"],
+    ["transfer", "show", TRANSFER],
+    *(["transfer", word, TRANSFER] for word in ("start", "resume", "complete")),
+    *(["transfer", word, TRANSFER, "--reason", "r"] for word in ("suspend", "terminate")),
     ["query", AGREEMENT, "--purpose", "planning", "--sql", "SELECT 1"],
     ["receipts", "list"],
     ["receipts", "list", AGREEMENT],
@@ -110,6 +118,37 @@ def test_every_directory_command_speaks_text_and_json(
     code, value = as_json(capsys, office[0], *words)
     assert code == 0
     assert "error" not in value
+
+
+def test_a_transfer_is_asked_for_and_its_token_shown_only_on_demand(
+    place: tuple[Path, FakeNode], capsys: Capture
+) -> None:
+    assert call(place[0], "transfer", "request", AGREEMENT, "--format", "X") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("REQUESTED\nSTARTED\n")
+    assert "https://airport.example/pull" in said
+    (asked,) = place[1].asked_for("RequestTransfer")
+    assert (asked.agreement_id, asked.format) == (AGREEMENT, "X")
+    for words in (["show", TRANSFER], ["show", TRANSFER, "--json"]):
+        assert call(place[0], "transfer", *words) == 0
+        assert TOKEN not in capsys.readouterr().out
+        assert call(place[0], "transfer", *words, "--secrets") == 0
+        assert TOKEN in capsys.readouterr().out
+
+
+def test_a_transfer_that_was_refused_is_a_refusal(
+    place: tuple[Path, FakeNode], capsys: Capture
+) -> None:
+    ended = transfer("TERMINATED", code="policy", reason="count: observed 21; allowed 20")
+    place[1].on["GetTransfer"] = pb.GetTransferResponse(transfer=ended)
+    assert call(place[0], "transfer", "request", AGREEMENT) == 3
+    assert "observed 21" in capsys.readouterr().out
+
+
+def test_what_a_person_decides_about_a_transfer(place: tuple[Path, FakeNode]) -> None:
+    for word in ("start", "suspend", "resume", "complete", "terminate"):
+        assert call(place[0], "transfer", word, TRANSFER) == 0
+        assert place[1].asked_for("DecideTransfer")[-1].action == word
 
 
 def test_help_names_the_story_and_is_quick() -> None:

@@ -27,12 +27,15 @@ from tests.unit.fake_node import (
     LEAF,
     STREAM,
     TABLE,
+    TOKEN,
+    TRANSFER,
     FakeNode,
     Fault,
     negotiation,
     refusal,
     running,
     summary,
+    transfer,
 )
 
 SQL = "SELECT 1"
@@ -59,6 +62,56 @@ async def test_a_query_gives_the_table_and_its_receipt(place: tuple[Path, FakeNo
 async def test_a_socket_path_is_as_good_as_a_folder(place: tuple[Path, FakeNode]) -> None:
     async with connect(place[0] / "run" / "connector.sock") as node:
         assert (await node.status()).state == "ready"
+
+
+async def test_what_a_node_tells_is_heard_from_the_beginning(place: tuple[Path, FakeNode]) -> None:
+    async with connect(place[0]) as node, node.events() as events:
+        found = [event async for event in events]
+    assert [(each.kind, each.number) for each in found] == [("negotiation", 1), ("transfer", 2)]
+    with connect_sync(place[0]) as node, node.events() as heard:
+        assert list(heard) == found
+
+
+async def test_events_that_were_missed_are_an_error(place: tuple[Path, FakeNode]) -> None:
+    place[1].on["FollowEvents"] = lambda _: [pb.FollowEventsResponse()]
+    async with connect(place[0]) as node:
+        async with node.events() as events:
+            assert [event async for event in events] == []
+        place[1].on["FollowEvents"] = []
+        with pytest.raises(errors.Unavailable):
+            async with node.events():
+                pass
+
+        def missed(_: object) -> None:
+            raise Fault(grpc.StatusCode.NOT_FOUND, "events were missed", error_code="gone")
+
+        place[1].on["FollowEvents"] = missed
+        with pytest.raises(errors.Gone, match="missed"):
+            async with node.events():
+                pass
+
+
+async def test_transfers_are_asked_for_listed_and_decided(place: tuple[Path, FakeNode]) -> None:
+    data, fake = place
+    states = []
+    async with connect(data) as node:
+        found = await node.request_transfer(AGREEMENT, on_change=lambda t: states.append(t.state))
+        assert states == ["REQUESTED", "STARTED"]
+        assert found.data_address is not None
+        assert found.data_address.properties == {"authorization": TOKEN}
+        assert TOKEN not in repr(found)
+        (listed,) = await node.transfers(agreement_id=AGREEMENT, open_only=True)
+        assert listed.data_address is None
+        fake.on["FollowEvents"] = [pb.FollowEventsResponse()]
+        fake.on["GetTransfer"] = pb.GetTransferResponse(transfer=transfer("REQUESTED"))
+        assert (await node.request_transfer(AGREEMENT, follow_s=0.1)).state == "REQUESTED"
+    with connect_sync(data) as sync:
+        assert sync.transfers() == (listed,)
+        assert sync.transfer(TRANSFER).state == "REQUESTED"
+        assert sync.request_transfer(AGREEMENT, follow_s=0.1).state == "REQUESTED"
+        assert sync.decide_transfer(TRANSFER, "suspend", reason="r").reason == "r"
+    (asked,) = fake.asked_for("DecideTransfer")
+    assert (asked.pid, asked.action, asked.reason) == (TRANSFER, "suspend", "r")
 
 
 async def test_a_refusal_at_the_gate_carries_reasons_and_receipt(

@@ -80,6 +80,31 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementResponse.FromString,
                 _registered_method=True)
+        self.RequestTransfer = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/RequestTransfer',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferResponse.FromString,
+                _registered_method=True)
+        self.ListTransfers = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/ListTransfers',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersResponse.FromString,
+                _registered_method=True)
+        self.GetTransfer = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/GetTransfer',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferResponse.FromString,
+                _registered_method=True)
+        self.DecideTransfer = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/DecideTransfer',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.FromString,
+                _registered_method=True)
+        self.FollowEvents = channel.unary_stream(
+                '/dataspace.management.v1.ManagementService/FollowEvents',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsResponse.FromString,
+                _registered_method=True)
         self.Query = channel.unary_stream(
                 '/dataspace.management.v1.ManagementService/Query',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.QueryRequest.SerializeToString,
@@ -189,6 +214,42 @@ class ManagementServiceServicer:
 
     def EndAgreement(self, request, context):
         """Ends an agreement: the peer is told, running uses stop, both logs record it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestTransfer(self, request, context):
+        """Asks for the data of an agreement, as its consumer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransfers(self, request, context):
+        """The transfers that this node knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTransfer(self, request, context):
+        """One transfer, and where its data is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideTransfer(self, request, context):
+        """Starts, suspends, resumes, completes or terminates a transfer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowEvents(self, request, context):
+        """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
+        that is read too slowly ends with an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,6 +365,31 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.EndAgreement,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementResponse.SerializeToString,
+            ),
+            'RequestTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestTransfer,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferResponse.SerializeToString,
+            ),
+            'ListTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransfers,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersResponse.SerializeToString,
+            ),
+            'GetTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTransfer,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferResponse.SerializeToString,
+            ),
+            'DecideTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideTransfer,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.SerializeToString,
+            ),
+            'FollowEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowEvents,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsResponse.SerializeToString,
             ),
             'Query': grpc.unary_stream_rpc_method_handler(
                     servicer.Query,
@@ -595,6 +681,141 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/EndAgreement',
             dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.EndAgreementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/RequestTransfer',
+            dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.RequestTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/ListTransfers',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListTransfersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/GetTransfer',
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/DecideTransfer',
+            dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/FollowEvents',
+            dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

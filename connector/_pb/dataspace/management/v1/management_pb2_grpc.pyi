@@ -51,6 +51,18 @@ class ManagementServiceStub:
     """The agreements that this node holds."""
     EndAgreement: _grpc.UnaryUnaryMultiCallable[_management_pb2.EndAgreementRequest, _management_pb2.EndAgreementResponse]
     """Ends an agreement: the peer is told, running uses stop, both logs record it."""
+    RequestTransfer: _grpc.UnaryUnaryMultiCallable[_management_pb2.RequestTransferRequest, _management_pb2.RequestTransferResponse]
+    """Asks for the data of an agreement, as its consumer."""
+    ListTransfers: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListTransfersRequest, _management_pb2.ListTransfersResponse]
+    """The transfers that this node knows."""
+    GetTransfer: _grpc.UnaryUnaryMultiCallable[_management_pb2.GetTransferRequest, _management_pb2.GetTransferResponse]
+    """One transfer, and where its data is."""
+    DecideTransfer: _grpc.UnaryUnaryMultiCallable[_management_pb2.DecideTransferRequest, _management_pb2.DecideTransferResponse]
+    """Starts, suspends, resumes, completes or terminates a transfer."""
+    FollowEvents: _grpc.UnaryStreamMultiCallable[_management_pb2.FollowEventsRequest, _management_pb2.FollowEventsResponse]
+    """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
+    that is read too slowly ends with an error.
+    """
     Query: _grpc.UnaryStreamMultiCallable[_management_pb2.QueryRequest, _management_pb2.QueryResponse]
     """Uses an agreement at its provider; the responses are as in UsageService.Execute."""
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListReceiptsRequest, _management_pb2.ListReceiptsResponse]
@@ -93,6 +105,18 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """The agreements that this node holds."""
     EndAgreement: _aio.UnaryUnaryMultiCallable[_management_pb2.EndAgreementRequest, _management_pb2.EndAgreementResponse]  # type: ignore[assignment]
     """Ends an agreement: the peer is told, running uses stop, both logs record it."""
+    RequestTransfer: _aio.UnaryUnaryMultiCallable[_management_pb2.RequestTransferRequest, _management_pb2.RequestTransferResponse]  # type: ignore[assignment]
+    """Asks for the data of an agreement, as its consumer."""
+    ListTransfers: _aio.UnaryUnaryMultiCallable[_management_pb2.ListTransfersRequest, _management_pb2.ListTransfersResponse]  # type: ignore[assignment]
+    """The transfers that this node knows."""
+    GetTransfer: _aio.UnaryUnaryMultiCallable[_management_pb2.GetTransferRequest, _management_pb2.GetTransferResponse]  # type: ignore[assignment]
+    """One transfer, and where its data is."""
+    DecideTransfer: _aio.UnaryUnaryMultiCallable[_management_pb2.DecideTransferRequest, _management_pb2.DecideTransferResponse]  # type: ignore[assignment]
+    """Starts, suspends, resumes, completes or terminates a transfer."""
+    FollowEvents: _aio.UnaryStreamMultiCallable[_management_pb2.FollowEventsRequest, _management_pb2.FollowEventsResponse]  # type: ignore[assignment]
+    """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
+    that is read too slowly ends with an error.
+    """
     Query: _aio.UnaryStreamMultiCallable[_management_pb2.QueryRequest, _management_pb2.QueryResponse]  # type: ignore[assignment]
     """Uses an agreement at its provider; the responses are as in UsageService.Execute."""
     ListReceipts: _aio.UnaryUnaryMultiCallable[_management_pb2.ListReceiptsRequest, _management_pb2.ListReceiptsResponse]  # type: ignore[assignment]
@@ -186,6 +210,48 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.EndAgreementResponse, _abc.Awaitable[_management_pb2.EndAgreementResponse]]:
         """Ends an agreement: the peer is told, running uses stop, both logs record it."""
+
+    @_abc_1.abstractmethod
+    def RequestTransfer(
+        self,
+        request: _management_pb2.RequestTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.RequestTransferResponse, _abc.Awaitable[_management_pb2.RequestTransferResponse]]:
+        """Asks for the data of an agreement, as its consumer."""
+
+    @_abc_1.abstractmethod
+    def ListTransfers(
+        self,
+        request: _management_pb2.ListTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.ListTransfersResponse, _abc.Awaitable[_management_pb2.ListTransfersResponse]]:
+        """The transfers that this node knows."""
+
+    @_abc_1.abstractmethod
+    def GetTransfer(
+        self,
+        request: _management_pb2.GetTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.GetTransferResponse, _abc.Awaitable[_management_pb2.GetTransferResponse]]:
+        """One transfer, and where its data is."""
+
+    @_abc_1.abstractmethod
+    def DecideTransfer(
+        self,
+        request: _management_pb2.DecideTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.DecideTransferResponse, _abc.Awaitable[_management_pb2.DecideTransferResponse]]:
+        """Starts, suspends, resumes, completes or terminates a transfer."""
+
+    @_abc_1.abstractmethod
+    def FollowEvents(
+        self,
+        request: _management_pb2.FollowEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_management_pb2.FollowEventsResponse], _abc.AsyncIterator[_management_pb2.FollowEventsResponse]]:
+        """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
+        that is read too slowly ends with an error.
+        """
 
     @_abc_1.abstractmethod
     def Query(
