@@ -28,6 +28,7 @@ from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore
 from connector.adapters.no_dataplane import NoDataPlane
 from connector.app.base import Base
+from connector.app.dsp import open_reach
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
 from connector.app.outside import served
@@ -64,6 +65,7 @@ from connector.transport.grpc.negotiation import ConsumerStreams, NegotiationSer
 from connector.transport.grpc.peers import GrpcDirectory, GrpcProviders
 from connector.transport.grpc.server import Door
 from connector.transport.grpc.usage import UsageServicer
+from connector.transport.http.dsp.peers import fetcher
 
 log = structlog.get_logger()
 
@@ -85,6 +87,7 @@ class Member:
     queries: DuckDbEngine
     tls: TlsIdentity
     taken_up: bool = False
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     _retired: set[asyncio.Task[None]] = field(default_factory=set)
 
     def not_ready(self) -> str:
@@ -105,6 +108,7 @@ class Member:
         await self.services.negotiations.start()
         await self.streams.resume()
         self.taken_up = True
+        self.started.set()
         log.info("the node is ready", interrupted_uses=interrupted)
 
     def retire(self, channel: grpc.aio.Channel) -> None:
@@ -137,6 +141,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         await view.open()
 
         lookup, members = served(view, settings.peer), served(view, ())
+        reach = await stack.enter_async_context(open_reach(base, space, lookup))
         tls = _tls(base.keys, space)
         channels = Channels(ourselves.did, ourselves.signing_key, tls, clock, message_bytes)
         stack.push_async_callback(channels.close)
@@ -160,10 +165,11 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 engine=base.engine,
                 journal=MeterJournal(base.meter),
                 lookup=lookup,
-                fetch=providers.dataset,
+                fetch=fetcher(lookup, signed=providers.dataset, foreign=reach.peers.fetch),
                 stop_uses=stop_uses,
                 dataplane=NoDataPlane(),
                 clock=clock,
+                address=reach.address,
             ),
             Automation(**dataclasses.asdict(settings.automation)),
         )
@@ -275,6 +281,10 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 number = calls.cut_participant(event.participant.did)
                 log.info("a member was cut off", did=event.participant.did, calls=number)
 
+        async def deliver() -> None:
+            await member.started.wait()
+            await reach.courier(negotiations).run()
+
         view.listen(cut)
         stack.push_async_callback(streams.close)
         stack.push_async_callback(negotiations.close)
@@ -290,6 +300,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                     ),
                 ),
                 ("take up", member.take_up),
+                ("posts", deliver),
             )
         )
         await door.open_mutual_tls(settings.listen, lambda: member.tls)

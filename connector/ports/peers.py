@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from connector.model.terms import Offer
+
 
 @dataclass(frozen=True, slots=True)
 class ReceiptProof:
@@ -74,3 +76,53 @@ class ProviderPeer(Protocol):
     async def consistency(self, peer: str, old_size: int, new_size: int) -> tuple[bytes, ...]: ...
 
     async def add_cosignature(self, provider: str, note: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPeer:
+    """A peer that was named. ``address``: base URL of its HTTPS binding, empty for gRPC.
+
+    A ``stranger`` is neither a member of the space nor configured: it can be looked at, and not
+    be dealt with. ``id`` is empty where only a URL was given.
+    """
+
+    id: str
+    address: str
+    stranger: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDataset:
+    """A dataset as a peer's catalogue describes it. Nobody signed it, and terms may be ones that
+    mean nothing here (``Terms.others``)."""
+
+    id: str
+    title: str
+    description: str
+    keywords: tuple[str, ...]
+    offers: tuple[Offer, ...]
+    formats: tuple[str, ...]  # in which it is transferred
+    record: bytes = b""  # its JSON (``model.catalog.parse_offers``)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPage:
+    """``participant``: whose catalogue it says it is. ``next``: token of the next page, empty on
+    the last."""
+
+    participant: str
+    datasets: tuple[PeerDataset, ...]
+    next: str
+
+
+class CatalogPeer(Protocol):
+    """Connectors that are asked for what they offer, whoever they are."""
+
+    async def find(self, name: str) -> FoundPeer:
+        """By an id (a DID, or as configured) or a URL. Raises ``InvalidInput``, ``NotFound``,
+        ``Unavailable``, ``PeerFault``."""
+        ...
+
+    async def catalog(self, peer: FoundPeer, *, filter: str = "", page: str = "") -> PeerPage: ...
+
+    async def dataset(self, peer: FoundPeer, dataset_id: str) -> PeerDataset: ...
