@@ -20,6 +20,7 @@ from connector._pb.dataspace.negotiation.v1.negotiation_pb2_grpc import (
     add_NegotiationServiceServicer_to_server,
 )
 from connector._pb.dataspace.usage.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
+from connector.adapters.dataset_files import LocalDatasetFiles
 from connector.adapters.dataset_store import SqliteDatasetStore
 from connector.adapters.delivery_store import SqliteDeliveryStore
 from connector.adapters.duckdb.engine import DuckDbEngine
@@ -146,6 +147,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         base.witness_ages(log_origin(space.did))
         queries = DuckDbEngine(base.data / "gate", limits)
         stack.push_async_callback(queries.close)
+        files = LocalDatasetFiles(base.data / "files", base.data / "gate", queries.export)
 
         async def stop_uses(agreement: str) -> int:
             await reporting.stop(agreement)
@@ -228,6 +230,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             journal=MeterJournal(base.meter),
             clock=clock,
             folder=base.data / "gate",
+            files=files,
         )
         calls = OpenCalls()
         authenticate = MutualTls(

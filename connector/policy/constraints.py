@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from connector.errors import InvalidInput, Reason
 from connector.model import fields
-from connector.model.catalog import Dataset
+from connector.model.catalog import Classification, Dataset, Role
 from connector.model.terms import Constraint, Operand, Rule, Terms
 from connector.model.use import ColumnUse, Description
 
@@ -215,6 +215,12 @@ def only_purpose(terms: Terms) -> str:
     ]
     left = set.intersection(*allowed) if allowed else set()
     return left.pop() if len(left) == 1 else ""
+
+
+def may_leave_whole(dataset: Dataset) -> bool:
+    """Whether there can be terms under which the file leaves as it is; policy decides of each."""
+    kept_back = {Role.HIDDEN, Role.UNIT} & {column.role for column in dataset.columns}
+    return dataset.classification is Classification.GENERAL and not kept_back
 
 
 def whole(dataset: Dataset) -> Description:
