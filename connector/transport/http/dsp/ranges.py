@@ -65,7 +65,7 @@ def _satisfied(wanted: str, size: int) -> Part:
 def _names(condition: str, etag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags, or ``*``, names this one."""
     if len(condition) > _MAX_HEADER:
-        return not weak  # of the two readings, the one that sends the file
+        return False
     tags = [tag.strip() for tag in condition.split(",")]
     if weak:
         tags = [tag.removeprefix("W/") for tag in tags]
