@@ -140,6 +140,13 @@ class Provider:
             await self.files.keep(source, database, await self.files.stamp(source))
         self.published = PublishedDataset(DATASET, "", database, 3, False, False)
 
+    async def serve(self, source: Path) -> None:
+        """Publish this file, once, whatever run it is."""
+        database = f"{0:032x}.duckdb"
+        self.published = PublishedDataset(DATASET, "", database, 3, False, False)
+        if not list((self.folder / "files").glob(f"{0:032x}-*")):
+            await self.files.keep(source, database, await self.files.stamp(source))
+
     async def get(self, dataset_id: str) -> PublishedDataset | None:
         assert dataset_id == DATASET.id
         return self.published
