@@ -117,7 +117,7 @@ class Provider:
 
     async def open(self) -> None:
         await self.pulls.open()
-        await self.pulls.resume(())
+        await self.pulls.take_up()
 
     async def close(self) -> None:
         await self.pulls.close()

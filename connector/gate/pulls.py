@@ -55,7 +55,7 @@ from connector.metering.types import Claim, Reservation
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import MAX_TEXT, Outcome, Quantity, UseReceipt
-from connector.model.transfer import DataAddress, TransferProcess
+from connector.model.transfer import DataAddress, TransferProcess, TransferState
 from connector.model.use import Counters
 from connector.policy import inputs
 from connector.policy.constraints import only_purpose, whole
@@ -140,7 +140,7 @@ class Pulls:
     participant, by a fresh view of the directory, or raises ``Unauthenticated`` or
     ``Unavailable``. ``random(n)`` gives n random bytes; ``observe`` is told of each receipt.
 
-    ``open`` MUST be awaited first, then ``resume`` once the log is known to be whole; until then
+    ``open`` MUST be awaited first, then ``take_up`` once the log is known to be whole; until then
     it answers ``Unavailable``.
     """
 
@@ -188,18 +188,16 @@ class Pulls:
     async def open(self) -> None:
         """Take up what an earlier run left. Raises ``Unavailable``, ``InvalidInput``."""
         for stored in await self._store.all():
-            known = tokens.decode(stored.tokens) if stored.tokens else None
             account = Account(stored.pid, covered=stored.moved, moved=stored.moved)
-            self._put(_Pull(stored, known, account))
+            self._put(_Pull(stored, _known(stored), account))
 
     def uses(self) -> set[tuple[str, str]]:
         """(agreement, use id) of what runs: ``Meter.recover`` leaves them open."""
         return {(pull.stored.agreement_id, pid) for pid, pull in self._pulls.items()}
 
-    async def resume(
-        self, processes: Sequence[tuple[StoredAgreement, TransferProcess]] = ()
-    ) -> None:
-        """See the port. Writes the receipts that an earlier run could not write."""
+    async def take_up(self) -> None:
+        """After ``Meter.recover(uses())``: write the receipts that an earlier run could not write,
+        and begin to serve. Raises ``Unavailable``."""
         for pull in list(self._pulls.values()):
             scope, pid = pull.stored.agreement_id, pull.stored.pid
             if self._meter.reservation(scope, pid) is None:  # settled, or never there
@@ -207,9 +205,6 @@ class Pulls:
             elif pull.stored.state is PullState.ENDED:
                 async with pull.turn:
                     await self._settle(pull)
-        for _, process in processes:
-            if process.pid not in self._pulls:
-                log.warning("a transfer has no data any more", process=process.pid)
         self._ready = True
 
     async def close(self) -> None:
@@ -263,6 +258,23 @@ class Pulls:
                 self._retire(pull, PullState.SUSPENDED)
                 await self._cut(pull)
                 await self._store.save(pull.stored)
+
+    async def resume(self, processes: Sequence[tuple[StoredAgreement, TransferProcess]]) -> None:
+        """See the port. What was suspended here, and there is still started, goes on with the
+        tokens that its consumer has; what was started here, and there is still suspended, has
+        tokens that nobody has."""
+        for _, process in processes:
+            pull = self._pulls.get(process.pid)
+            if pull is None:
+                log.warning("a transfer's data has ended already", process=process.pid)
+            elif process.state is TransferState.SUSPENDED:
+                await self.suspend(process.pid)
+            elif pull.stored.state is PullState.SUSPENDED:
+                async with pull.turn:
+                    stored = replace(pull.stored, state=PullState.OPEN)
+                    await self._store.save(stored)
+                    pull.stored, pull.tokens = stored, _known(stored)
+                    self._put(pull)
 
     async def end(self, pid: str, *, reason: str = "") -> None:
         """See the port."""
@@ -503,7 +515,7 @@ class Pulls:
         """From now on its tokens are worth nothing, whatever is stored."""
         self._unlist(pull)
         pull.tokens = None
-        pull.stored = replace(pull.stored, state=state, tokens=b"")
+        pull.stored = replace(pull.stored, state=state)
 
     def _put(self, pull: _Pull) -> None:
         self._pulls[pull.stored.pid] = pull
@@ -596,6 +608,12 @@ class Pulls:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _known(stored: StoredPull) -> Tokens | None:
+    """Those that are good. Suspended ones are kept in case that the suspension was not saved."""
+    usable = stored.state is PullState.OPEN and stored.tokens
+    return tokens.decode(stored.tokens) if usable else None
 
 
 def _readable(reason: str) -> str:

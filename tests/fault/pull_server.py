@@ -39,7 +39,7 @@ async def main(folder: Path, source: Path, pid: str) -> None:
         await provider.pulls.open()
         running = bool(provider.pulls.uses())
         await meter.recover(provider.pulls.uses())
-        await provider.pulls.resume(())
+        await provider.pulls.take_up()
         door = HttpDoor(Starlette(routes=pull.routes(provider.pulls)), "127.0.0.1:0")
         address = await door.open()
         token = refresh = ""

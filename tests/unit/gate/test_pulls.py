@@ -24,6 +24,7 @@ from connector.gate.pulls import FORMAT, Flow, Granted
 from connector.model.receipt import Outcome, Quantity
 from connector.model.transfer import TransferState
 from tests.agreements import DOCUMENT, PURPOSE, SECRET, USES
+from tests.agreements import PROVIDERS as AGREEMENT
 from tests.logs import CONSUMER, PROVIDER, ManualClock, open_meter, until
 from tests.pulls import SCOPE, Provider, process, prop
 
@@ -275,6 +276,25 @@ async def test_suspended_and_started_again_is_the_same_use(provider) -> None:
     assert provider.uses() == (1, 0)
 
 
+async def test_a_suspension_that_was_not_saved_is_taken_back(provider) -> None:
+    token = await begun(provider)
+    await provider.pulls.suspend(PID)
+    await provider.restart()
+    started = process(state=TransferState.STARTED)
+    await provider.pulls.resume([(AGREEMENT, started), (AGREEMENT, process("urn:uuid:gone"))])
+    await provider.pulls.ask(PID, token)
+
+
+async def test_a_start_that_was_not_saved_is_taken_back(provider) -> None:
+    await begun(provider)
+    await provider.pulls.suspend(PID)
+    token = await begun(provider)
+    await provider.restart()
+    await provider.pulls.resume([(AGREEMENT, process(state=TransferState.SUSPENDED))])
+    with pytest.raises(Unauthenticated):
+        await provider.pulls.ask(PID, token)
+
+
 async def test_going_on_may_be_refused_and_the_use_stays_open(provider) -> None:
     token = await begun(provider)
     await take(provider, await provider.pulls.ask(PID, token), 10)
@@ -504,7 +524,7 @@ async def test_until_the_log_is_known_to_be_whole_nothing_is_served(provider) ->
         await provider.pulls.ask(PID, token)
     with pytest.raises(Unauthenticated):
         await provider.pulls.ask(PID, "another")
-    await provider.pulls.resume(())
+    await provider.pulls.take_up()
     await provider.pulls.ask(PID, token)
 
 

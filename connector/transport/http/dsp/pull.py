@@ -27,7 +27,7 @@ from urllib.parse import parse_qs
 import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from connector.errors import (
@@ -58,7 +58,7 @@ NOT_AUTHORISED = "no valid token for this transfer"
 _SAFE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def routes(pulls: Pulls) -> list[BaseRoute]:
+def routes(pulls: Pulls) -> list[Route]:
     """Below the base URL that ``pulls`` was given."""
 
     async def refresh(request: Request) -> Response:
