@@ -52,6 +52,7 @@ from connector.negotiation.service import Collaborators, Negotiations
 from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
+from connector.operations.peers import PeerCatalogues
 from connector.operations.publishing import Publisher
 from connector.operations.reporting import Reporting
 from connector.operations.services import Services
@@ -246,6 +247,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             base.meter, contracts
         )
         add_MeteringServiceServicer_to_server(metering, door.server)
+        catalogue = Catalogue(directory, members)
         member = Member(
             base=base,
             space=space,
@@ -257,7 +259,8 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 consumer=consumer,
                 negotiations=negotiations,
                 transfers=negotiations.transfers,
-                catalogue=Catalogue(directory, members),
+                catalogue=catalogue,
+                peers=PeerCatalogues(reach.peers, catalogue),
                 books=books,
                 reporting=reporting,
                 reporters=reporters,
