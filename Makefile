@@ -14,7 +14,7 @@ SOURCES := $(shell find connector policies -path $(RUST)/target -prune -o \
              -type f -not -name '*.pyc' -not -name '*.so' -print) pyproject.toml README.md
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type arch proto bench conformance fuzz hammer unit e2e
+.PHONY: help setup demo test lint type arch proto bench conformance interop fuzz hammer unit e2e
 .PHONY: proto-check opa peers clean native rust-lint
 
 help: ## list the targets
@@ -59,8 +59,8 @@ opa: $(VENV)/.ready
 	@$(BIN)/python -m tests.opa_server || \
 	  echo "*** no OPA server: its tests are SKIPPED; install Go to run them ***"
 
-unit: $(VENV)/.ready ## all tests but the end-to-end ones
-	$(BIN)/pytest tests --ignore=tests/e2e -q
+unit: $(VENV)/.ready ## all tests but the end-to-end ones and those with foreign connectors
+	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/interop -q
 
 e2e: setup ## end-to-end tests: real processes, the demo, the auditor's clean environment
 	$(BIN)/pytest tests/e2e -q
@@ -79,6 +79,11 @@ peers: $(VENV)/.ready
 
 conformance: $(VENV)/.ready peers ## the log against published vectors and other projects' tools
 	$(BIN)/pytest tests/conformance -q
+
+interop: setup ## with a connector of another make: Eclipse EDC, from its published artifacts
+	@$(BIN)/python -m tests.interop.edc.build || \
+	  echo "*** no Eclipse EDC: its tests are SKIPPED; install a JDK and Maven to run them ***"
+	$(BIN)/pytest tests/interop -q
 
 hammer: $(VENV)/.ready ## kill a meter under full load, 150 times for each core, and look for every record it took
 	HAMMER_ROUNDS=150 $(BIN)/pytest tests/fault/test_report_crash.py -q

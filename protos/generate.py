@@ -1,11 +1,15 @@
 """Regenerates ``connector/_pb`` from ``protos/`` (``make proto``).
 
 protoc names imports after the proto folder (``dataspace.usage.v1``); below ``connector._pb``
-they have to be rewritten. With ``--check`` nothing is written, and a difference fails.
+they have to be rewritten. The comments of the management API, which generated code does not
+have at run time, go into ``comments.json`` by the full name of what they are about: its OpenAPI
+document is made of them.
+With ``--check`` nothing is written, and a difference fails.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -13,11 +17,14 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 TARGET = ROOT.parent / "connector" / "_pb"
 PACKAGE = "connector._pb"
+COMMENTS = "comments.json"
+DOCUMENTED = "dataspace.management.v1"  # the package that is offered with an OpenAPI document
 
 
 def generate(out: Path) -> None:
@@ -32,10 +39,16 @@ def generate(out: Path) -> None:
         f"--grpc_python_out={out}",
         f"--mypy_out=quiet:{out}",
         f"--mypy_grpc_out=quiet:{out}",
+        "--include_source_info",
+        f"--descriptor_set_out={out / 'descriptors'}",
         *sources,
     ]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
+    described = FileDescriptorSet.FromString((out / "descriptors").read_bytes())
+    (out / "descriptors").unlink()
+    (documented,) = (file for file in described.file if file.package == DOCUMENTED)
+    (out / COMMENTS).write_text(json.dumps(comments(documented), indent=1, sort_keys=True) + "\n")
     for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
     for path in out.rglob("*.py*"):
@@ -48,10 +61,29 @@ def generate(out: Path) -> None:
         path.write_text(text)
 
 
+def comments(file: FileDescriptorProto) -> dict[str, str]:
+    """The comments of a file, each in one line."""
+    found = {}
+    for location in file.source_code_info.location:
+        if text := " ".join(location.leading_comments.split()):
+            found[full_name(file, list(location.path))] = text
+    return found
+
+
+def full_name(file: FileDescriptorProto, path: list[int]) -> str:
+    """What a location's path leads to: field numbers and indices, from the file on."""
+    at, name = file, file.package
+    while len(path) >= 2:
+        field = at.DESCRIPTOR.fields_by_number[path.pop(0)]
+        at = getattr(at, field.name)[path.pop(0)]
+        name = f"{name}.{at.name}"
+    return name
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text()
-        for path in folder.rglob("*.py*")
+        for path in (*folder.rglob("*.py*"), *folder.rglob(COMMENTS))
         if "__pycache__" not in path.parts
     }
 

@@ -3,6 +3,7 @@
 The folder has mode 0700 and every file 0600; anything that others could read or write, that is
 not ours or is a symbolic link is refused, not repaired: a key that others could read must be taken
 for known. A file appears whole or not at all, and a private key never replaces one that is there.
+Secrets that are no keys are kept so too, in other folders.
 
 ====================  ====================================================================
 file                  holds
@@ -41,6 +42,7 @@ from connector.identity.invitations import Space, parse_space, space_json
 from connector.model import fields
 
 MAX_FILE_BYTES = 65_536
+MIN_SECRET = 32  # characters
 NodeKey: TypeAlias = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -116,6 +118,21 @@ class KeyFolder:
 
     def save_space(self, space: Space) -> None:
         self._write("space.json", fields.encode_json(space_json(space)), replace=True)
+
+    def secret(self, name: str) -> str:
+        """A secret of at least ``MIN_SECRET`` visible ASCII characters, in a file of this name;
+        made when it is first asked for."""
+        found = self._read(name)
+        if found is None:
+            self._write(name, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+            found = self._read(name) or b""
+        text = found.decode("ascii", "replace").strip()
+        if len(text) < MIN_SECRET or not all("!" <= one <= "~" for one in text):
+            raise ConfigError(
+                f"{self._folder / name}: not a secret of {MIN_SECRET} or more visible characters",
+                hint="remove the file, and the node makes one",
+            )
+        return text
 
     def _p256(self, name: str) -> ec.EllipticCurvePrivateKey:
         key = self._key(name, make_tls_key)

@@ -81,8 +81,6 @@ class Base(Generic[S]):
         ``members``: origins and keys of the logs that are witnessed besides the configured ones.
         Raises ``ConfigError``.
         """
-        https, files = self.settings.https, self.data
-        tls = ServerTls(files / https.certificate, files / https.key) if https.key else None
         return HttpDoor(
             application(
                 Sources(
@@ -97,8 +95,14 @@ class Base(Generic[S]):
                 )
             ),
             self.settings.http,
-            tls,
+            self.tls(),
         )
+
+    def tls(self) -> ServerTls | None:
+        """With the operator's certificate of the web's PKI, if there is one. Raises
+        ``ConfigError``."""
+        https, files = self.settings.https, self.data
+        return ServerTls(files / https.certificate, files / https.key) if https.key else None
 
     async def _checkpoint(self) -> bytes:
         """The newest, with its cosignatures if it has any."""

@@ -17,6 +17,7 @@ from connector._pb.dataspace.directory.v1.directory_pb2_grpc import (
     add_DirectoryServiceServicer_to_server,
     add_EnrolmentServiceServicer_to_server,
 )
+from connector._pb.dataspace.management.v1 import management_pb2
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
     add_DirectoryManagementServiceServicer_to_server,
     add_LogServiceServicer_to_server,
@@ -27,6 +28,7 @@ from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
 from connector.adapters.directory_store import SqliteDirectoryStore
 from connector.app import logs
 from connector.app.base import Base, open_base, witness_checks
+from connector.app.management import http_management
 from connector.app.process import only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
@@ -45,6 +47,7 @@ from connector.model.participant import b64url
 from connector.operations.bundles import Bundles
 from connector.operations.retention import Retention
 from connector.operations.status import Check, Status
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.channels import TlsIdentity
 from connector.transport.grpc.directory import (
     CatalogIndexServicer,
@@ -52,7 +55,7 @@ from connector.transport.grpc.directory import (
     EnrolmentServicer,
 )
 from connector.transport.grpc.directory_management import DirectoryManagementServicer
-from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
+from connector.transport.grpc.guard import Guard, MutualTls
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.metering import WitnessServicer
 from connector.transport.grpc.server import Door
@@ -115,29 +118,31 @@ async def _serve(data: Path, settings: config.Directory) -> None:
             EnrolmentServicer(services.enrolment), candidates.server
         )
         manager = Door(Guard(None, calls, clock, metrics.call), calls, MESSAGE_BYTES)
-        add_DirectoryManagementServiceServicer_to_server(
-            DirectoryManagementServicer(
-                services,
-                status=node.status,
-                diagnose=node.diagnose,
-                witnessed=node.witnessed_size,
-            ),
-            manager.server,
+        management = DirectoryManagementServicer(
+            services,
+            status=node.status,
+            diagnose=node.diagnose,
+            witnessed=node.witnessed_size,
         )
+        add_DirectoryManagementServiceServicer_to_server(management, manager.server)
+        files = LogServicer(
+            meter,
+            ourselves,
+            clock,
+            base.grants,
+            Retention(base.segments, meter, base.beside, find=None),
+        )
+        add_LogServiceServicer_to_server(files, manager.server)
+        described = management_pb2.DESCRIPTOR.services_by_name
+        offered = [
+            (described["DirectoryManagementService"], management),
+            (described["LogService"], files),
+        ]
+        await stack.enter_async_context(http_management(base, calls, offered))
         for door in (manager, candidates, members):
             stack.push_async_callback(door.drain, settings.drain_s)
         await members.open_mutual_tls(settings.listen, tls.current)
         await candidates.open_tls(settings.enrol, tls.current)
-        add_LogServiceServicer_to_server(
-            LogServicer(
-                meter,
-                ourselves,
-                clock,
-                base.grants,
-                Retention(base.segments, meter, base.beside, find=None),
-            ),
-            manager.server,
-        )
         http = base.http_door(lambda: "", _bundles(base, services), services.register.logs)
         node.http = await http.open()
         stack.push_async_callback(http.close)

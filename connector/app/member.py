@@ -57,9 +57,10 @@ from connector.operations.publishing import Publisher
 from connector.operations.reporting import Reporting
 from connector.operations.services import Services
 from connector.operations.witnessing import Witnessing
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.catalog import CatalogServicer
 from connector.transport.grpc.channels import Channels, TlsIdentity
-from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls
+from connector.transport.grpc.guard import Guard, MutualTls
 from connector.transport.grpc.metering import MeteringServicer
 from connector.transport.grpc.negotiation import ConsumerStreams, NegotiationServicer
 from connector.transport.grpc.peers import GrpcDirectory, GrpcProviders

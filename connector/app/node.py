@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from connector import config
+from connector._pb.dataspace.management.v1 import management_pb2
 from connector._pb.dataspace.management.v1.management_pb2_grpc import (
     add_LogServiceServicer_to_server,
     add_ManagementServiceServicer_to_server,
@@ -21,6 +22,7 @@ from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
 from connector.app import logs
 from connector.app.base import Base, open_base, witness_checks
 from connector.app.enrolment import join
+from connector.app.management import http_management
 from connector.app.member import Member, open_member
 from connector.app.process import only_process, until_stopped, version
 from connector.errors import Conflict, ConnectorError, Unauthenticated, Unavailable
@@ -34,7 +36,8 @@ from connector.operations.bundles import Bundles
 from connector.operations.retention import Retention
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
-from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.calls import OpenCalls
+from connector.transport.grpc.guard import Guard
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.management import ManagementServicer
 from connector.transport.grpc.reporting import ReportingServicer
@@ -61,24 +64,26 @@ async def _serve(data: Path, settings: config.Node) -> None:
         node = await stack.enter_async_context(_running(base))
         calls = OpenCalls()
         manager = Door(Guard(None, calls, base.clock, base.metrics.call), calls, MANAGEMENT_BYTES)
-        add_ManagementServiceServicer_to_server(ManagementServicer(node), manager.server)
+        management = ManagementServicer(node)
+        add_ManagementServiceServicer_to_server(management, manager.server)
         reporting = ReportingServicer(  # type: ignore[abstract]  # its other calls are not offered
             lambda: node.services().reporting, lambda: OPERATOR
         )
         add_MeteringServiceServicer_to_server(reporting, manager.server)
-        add_LogServiceServicer_to_server(
-            LogServicer(
-                base.meter,
-                base.ourselves,
-                base.clock,
-                base.grants,
-                Retention(base.segments, base.meter, base.beside, node.agreement),
-            ),
-            manager.server,
+        files = LogServicer(
+            base.meter,
+            base.ourselves,
+            base.clock,
+            base.grants,
+            Retention(base.segments, base.meter, base.beside, node.agreement),
         )
+        add_LogServiceServicer_to_server(files, manager.server)
         http = node.http_door()
         node.http = await http.open()
         stack.push_async_callback(http.close)
+        described = management_pb2.DESCRIPTOR.services_by_name
+        offered = [(described["ManagementService"], management), (described["LogService"], files)]
+        await stack.enter_async_context(http_management(base, calls, offered))
         await manager.open_socket(config.socket_path(data, settings.socket))
         stack.push_async_callback(manager.drain, settings.drain_s)
         log.info("the node is there", http=node.http, member=node.is_member)

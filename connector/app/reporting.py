@@ -18,8 +18,9 @@ from connector.identity.reporters import make_door_certificate
 from connector.operations.reporters import Reporters
 from connector.operations.reporting import Reporting
 from connector.ports.clock import Clock
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.channels import TlsIdentity
-from connector.transport.grpc.guard import Guard, OpenCalls, ReporterTls, reporter
+from connector.transport.grpc.guard import Guard, ReporterTls, reporter
 from connector.transport.grpc.reporting import MESSAGE_BYTES, ReportingServicer
 from connector.transport.grpc.server import Door
 

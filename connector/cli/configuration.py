@@ -35,6 +35,8 @@ _ABOUT = {
     "drain_s": "seconds that running work gets on SIGTERM",
     "core": "the metering core: auto, python or native",
     "log_level": "debug, info, warning or error",
+    "management.http": "host:port of the management API over HTTP; empty for its Unix socket alone",
+    "management.token": "path of the token for it; by default run/management.token in this folder",
     "https.certificate": "path of the HTTP door's certificate chain (PEM); empty for plain HTTP",
     "https.key": "path of that certificate's private key (PEM)",
     "witness": "further witnesses of this log; for each a table [[witness]] with url and vkey",

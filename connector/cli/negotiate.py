@@ -1,4 +1,4 @@
-"""``connector negotiate`` and ``connector approvals``: both sides of a contract negotiation
+"""``connector negotiate``, ``propose`` and ``approvals``: both sides of a contract negotiation
 (DSP 2025-1)."""
 
 from __future__ import annotations
@@ -123,6 +123,28 @@ def negotiate(
     )
 
 
+def propose(
+    consumer: Annotated[str, typer.Argument(help="The consumer's DID.", metavar="CONSUMER")],
+    dataset: Annotated[str, typer.Argument(help="The dataset's id.", metavar="DATASET")],
+    purpose: terms.Purpose = None,
+    uses: terms.Uses = None,
+    until: terms.Until = None,
+    row_cap: terms.RowCap = None,
+    terms_file: terms.TermsFile = None,
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """As a provider, begin a negotiation: offer a dataset of yours to a consumer.
+
+    Without term flags it is the dataset's own offer. The consumer's person accepts it.
+    """
+    flags = terms.TermFlags(purposes=purpose or (), uses=uses, until=until, row_cap=row_cap)
+    other = None
+    if flags.constraints() or terms_file:
+        other = terms.revise(_offer(find(data, dataset)["hasPolicy"], ""), flags, terms_file)
+    _show(with_node(data, lambda node: node.propose(consumer, dataset, terms=other)), as_json)
+
+
 @approvals.command("list")
 def list_approvals(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """List what waits for a decision."""
@@ -159,10 +181,7 @@ def counter(
         raise InvalidInput("a counter-offer changes a term", hint="as --uses 5 --until 2027-01-31")
 
     async def run(node: Node) -> Negotiation:
-        known = {each.pid: each for each in await node.negotiations()}
-        if pid not in known:
-            raise NotFound("there is no such negotiation", hint="connector approvals list")
-        offered = terms.revise(known[pid].offer, flags, terms_file)
+        offered = terms.revise((await node.negotiation(pid)).offer, flags, terms_file)
         return await node.decide(pid, "counter", terms=offered, reason=reason)
 
     _show(with_node(data, run), as_json)
@@ -244,6 +263,8 @@ def _show(found: Negotiation, as_json: bool, states: list[str] | None = None) ->
         output.say(f"next: connector approvals approve {found.pid} (or reject, counter)")
     elif found.state == "FINALIZED" and found.party == "consumer":
         output.say(f"next: connector query {found.agreement_id} --purpose ... --sql ...")
+    elif found.state == "OFFERED":
+        output.say("the consumer has not answered yet: see connector negotiate --list")
     elif found.state == "REQUESTED":
         output.say("the provider has not decided yet: see connector negotiate --list")
 

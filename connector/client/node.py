@@ -168,6 +168,26 @@ class Node(TransferCalls):
         )
         return await self._follow(request, on_change)
 
+    async def propose(
+        self, consumer: str, dataset_id: str, *, terms: Mapping[str, Any] | None = None
+    ) -> types.Negotiation:
+        """As a provider, begins a negotiation with an offer: the dataset's own, or other terms."""
+        request = pb.ProposeOfferRequest(
+            consumer=consumer, dataset_id=dataset_id, terms=_json(terms) if terms else b""
+        )
+        reply = await self._calls.one(self._stub.ProposeOffer(request, timeout=DEADLINE_S))
+        return convert.negotiation(reply.negotiation)
+
+    async def negotiation(self, pid: str) -> types.Negotiation:
+        call = self._stub.GetNegotiation(pb.GetNegotiationRequest(pid=pid), timeout=DEADLINE_S)
+        return convert.negotiation((await self._calls.one(call)).negotiation)
+
+    async def terminate(self, pid: str, *, code: str = "", reason: str = "") -> types.Negotiation:
+        """Ends a negotiation that is not final."""
+        request = pb.TerminateNegotiationRequest(pid=pid, code=code, reason=reason)
+        reply = await self._calls.one(self._stub.TerminateNegotiation(request, timeout=DEADLINE_S))
+        return convert.negotiation(reply.negotiation)
+
     async def negotiations(self, *, waiting_only: bool = False) -> tuple[types.Negotiation, ...]:
         """Newest first."""
         request = pb.ListNegotiationsRequest(waiting_only=waiting_only)

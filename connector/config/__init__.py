@@ -22,6 +22,7 @@ from connector.model.participant import parse_did
 from connector.tlog import note
 
 FILE_NAME = "connector.toml"
+HTTP_SOCKET = "management-http.sock"
 MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a Unix socket's path is 107
 MAX_FILE_BYTES = 65_536
 CORES = ("auto", "python", "native")
@@ -65,6 +66,15 @@ class Reporting:
 
     listen: str = ""  # host:port (mutual TLS with registered certificates); empty: no such door
     endpoint: str = ""  # host:port that reporters dial; empty: as listen
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """The management API over HTTP at a port, besides its Unix socket. Plain HTTP on loopback;
+    elsewhere TLS with the certificate of ``https``."""
+
+    http: str = ""  # host:port; empty: the Unix socket alone
+    token: str = ""  # path of the operator's token; empty: run/management.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,7 @@ class Node:
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
     log: Log = field(default_factory=Log)
     https: Https = field(default_factory=Https)
+    management: Management = field(default_factory=Management)
     witness: tuple[Witnessed, ...] = ()  # further witnesses of this log, besides the directory
     witness_for: tuple[str, ...] = ()  # vkeys (C2SP signed-note) of logs that it witnesses
     policy: Policy = field(default_factory=Policy)
@@ -171,6 +182,7 @@ class Directory:
     core: str = "auto"  # the metering core: python, native, or auto for native where it is there
     log: Log = field(default_factory=Log)
     https: Https = field(default_factory=Https)
+    management: Management = field(default_factory=Management)
     witness: tuple[Witnessed, ...] = ()  # further witnesses of this log
     witness_for: tuple[str, ...] = ()  # vkeys of logs that it witnesses, besides its members'
     policy: Policy = field(default_factory=Policy)
@@ -195,6 +207,22 @@ def socket_path(data: Path, configured: str) -> Path:
             hint="use a data folder with a shorter path, or set socket in connector.toml",
         )
     return path
+
+
+def http_socket_path(data: Path, configured: str) -> Path:
+    """Where the management socket that speaks HTTP is: beside the other one. Raises as
+    ``socket_path``, whose limit leaves room for this longer name."""
+    other = socket_path(data, configured)
+    return other.with_name(f"{other.stem}-http{other.suffix}" if configured else HTTP_SOCKET)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``host:port`` can be reached from this machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def role_of(data: Path) -> str:
@@ -285,6 +313,8 @@ def _checked(config: C) -> C:
     addresses = {"listen": both.listen, "http": both.http}
     if both.endpoint:
         addresses["endpoint"] = both.endpoint
+    if both.management.http:
+        addresses["management.http"] = both.management.http
     if isinstance(both, Directory):
         addresses["enrol"] = both.enrol
         if both.enrol_endpoint:
@@ -300,6 +330,12 @@ def _checked(config: C) -> C:
     for name, address in addresses.items():
         if not _is_address(address):
             raise ConfigError(f"{name}: must be host:port")
+    managed = both.management.http
+    if managed and not is_loopback(managed) and not both.https.key:
+        raise ConfigError(
+            "management.http: plain HTTP is for loopback alone",
+            hint="set certificate and key in [https], or listen on 127.0.0.1",
+        )
     return config
 
 

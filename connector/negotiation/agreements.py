@@ -46,7 +46,15 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.participant import Participant
-from connector.model.terms import Agreement, Offer, Rule, Terms, agreement_document, parse_agreement
+from connector.model.terms import (
+    Agreement,
+    Offer,
+    Operand,
+    Rule,
+    Terms,
+    agreement_document,
+    parse_agreement,
+)
 from connector.negotiation.messages import MAX_REASON, SECRET_BYTES
 from connector.ports.negotiation import Act
 
@@ -170,6 +178,46 @@ def canonical(terms: Terms) -> tuple[object, ...]:
     listed values are written. What the model does not know must be the same to the letter."""
     known = (terms.permissions, terms.prohibitions, terms.obligations)
     return (*(_rules(rules) for rules in known), *sorted(terms.others))
+
+
+def restates(offer: Offer, ours: Offer) -> bool:
+    """Whether ``offer`` is ``ours`` as a connector from outside repeats it.
+
+    Connectors that keep policies as JSON-LD write a number as text, a list of one as its item and
+    a longer one as the text of its expansion, and drop what their vocabulary does not have (the
+    unit). So what they ask for by our offer's id, and in all else the same, is our offer as it
+    stands, and it is agreed to as we wrote it.
+    """
+    return (offer.id, offer.target) == (ours.id, ours.target) and _loose(offer.terms) == _loose(
+        ours.terms
+    )
+
+
+def _loose(terms: Terms) -> tuple[object, ...]:
+    known = (terms.permissions, terms.prohibitions, terms.obligations)
+    rules = [
+        sorted(
+            (
+                rule.action,
+                sorted((c.left, c.operator, _restated(c.right)) for c in rule.constraints),
+            )
+            for rule in rules
+        )
+        for rules in known
+    ]
+    return (*rules, sorted(terms.others))
+
+
+def _restated(right: Operand) -> list[str]:
+    if isinstance(right, tuple) and len(right) == 1:
+        right = right[0]
+    if isinstance(right, str) and right.startswith("["):
+        try:
+            values = fields.parse_json(right.encode(), what="list")
+            return sorted(str(value["@value"]) for value in values)
+        except (InvalidInput, KeyError, TypeError):
+            return [right]
+    return sorted(right) if isinstance(right, tuple) else [str(right)]
 
 
 def _rules(rules: tuple[Rule, ...]) -> tuple[object, ...]:

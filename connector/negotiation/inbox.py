@@ -75,15 +75,16 @@ class Inbox:
         self._lookup = lookup
 
     async def receive(
-        self, channel: Channel, content: Content
+        self, channel: Channel, content: Content, digest: str = ""
     ) -> Negotiation | TransferProcess | None:
-        """One message of an authenticated peer that came by itself, as over HTTPS.
+        """One message of an authenticated peer that came by itself, as over HTTPS. ``digest``:
+        SHA-256 (hex) of what carried it, the same when it is sent again; without it, of its words.
 
         Gives its process as it is now. Raises what the message is refused for.
         """
         async with self._ledger.turn(channel):
             await self._ledger.require_room(channel, posts=True)
-            heard = hashlib.sha256(messages.encode(content)).hexdigest()
+            heard = digest or hashlib.sha256(messages.encode(content)).hexdigest()
             draft = await self._answer(channel, content, heard)
             await self._ledger.save(draft)
         self._transfers.saved(draft)
@@ -177,7 +178,7 @@ class Inbox:
                 if negotiation is None:
                     await self.require_few_open(channel)
                 elif _names(channel.party, content)[0] == "" and content.type in _STARTS:
-                    if content.offer != negotiation.offer:
+                    if content.offer != negotiation.offer and heard != negotiation.heard:
                         raise Conflict("this process id has begun another negotiation")
                     return Draft(channel, negotiation)
                 try:

@@ -164,10 +164,13 @@ class Provider:
             baseline = ours if ours.id == offer.id else None
         if baseline is None:
             raise NotFound("no such offer", hint="ask for one that the catalogue lists")
+        consumer = self._lookup(draft.channel.peer)
+        if not consumer.signs and agreements.restates(offer, baseline):
+            offer = baseline
+            draft.note(offer=offer_bytes(baseline))
         if problems := check_terms(offer.terms):
             draft.terminate("terms", explain(problems))
             return
-        consumer = self._lookup(draft.channel.peer)
         try:
             answer = await self._judge(consumer, published, baseline, offer)
         except Unavailable:

@@ -179,13 +179,15 @@ class Negotiations:
         await self._inbox.abandon(post, reason)
 
     async def receive(
-        self, channel: Channel, content: Content
+        self, channel: Channel, content: Content, digest: str = ""
     ) -> Negotiation | TransferProcess | None:
-        """One message of an authenticated peer that came by itself, as over HTTPS.
+        """One message of an authenticated peer that came by itself, as over HTTPS. ``digest``:
+        SHA-256 (hex) of what carried it, the same when it is sent again; without it, of its words,
+        and then two messages with the same words are not told apart.
 
         Gives its process as it is now. Raises what the message is refused for.
         """
-        return await self._inbox.receive(channel, content)
+        return await self._inbox.receive(channel, content, digest)
 
     # What a person may do.
 

@@ -20,8 +20,9 @@ from connector.identity import certificates
 from connector.identity.statements import public_bytes
 from connector.identity.tokens import TokenVerifier, issue_token
 from connector.model.participant import Membership, Participant
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.channels import Channels, PeerChannel, TlsIdentity
-from connector.transport.grpc.guard import Guard, MutualTls, OpenCalls, caller
+from connector.transport.grpc.guard import Guard, MutualTls, caller
 from connector.transport.grpc.server import Door
 
 MESSAGE_BYTES = 1 << 20

@@ -134,6 +134,15 @@ class FakeNode:
             ),
             "SearchCatalog": pb.SearchCatalogResponse(datasets=[json.dumps(LISTED).encode()]),
             "Negotiate": [negotiation("REQUESTED"), negotiation("FINALIZED")],
+            "ProposeOffer": pb.ProposeOfferResponse(
+                negotiation=negotiation("OFFERED", party="provider").negotiation
+            ),
+            "GetNegotiation": pb.GetNegotiationResponse(
+                negotiation=negotiation("REQUESTED", waiting=True, party="provider").negotiation
+            ),
+            "TerminateNegotiation": pb.TerminateNegotiationResponse(
+                negotiation=negotiation("TERMINATED").negotiation
+            ),
             "ListNegotiations": pb.ListNegotiationsResponse(
                 negotiations=[negotiation("REQUESTED", waiting=True, party="provider").negotiation]
             ),

@@ -19,8 +19,9 @@ from connector.errors import Unavailable
 from connector.identity.tokens import issue_token
 from connector.model.participant import Participant, host_label
 from connector.ports.clock import Clock
+from connector.transport.calls import correlation_id
 from connector.transport.grpc.errors import from_rpc
-from connector.transport.grpc.guard import CORRELATION_KEY, TOKEN_KEY, correlation_id
+from connector.transport.grpc.guard import CORRELATION_KEY, TOKEN_KEY
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")

@@ -9,44 +9,31 @@ the node's own list.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
-from connector.errors import (
-    ConnectorError,
-    InternalError,
-    InvalidInput,
-    Unauthenticated,
-    Unavailable,
-)
+from connector.errors import ConnectorError, InvalidInput, Unauthenticated
 from connector.identity.certificates import PeerCertificate, read_peer_certificate
 from connector.identity.reporters import Reporter, pem_thumbprint
 from connector.identity.tokens import TokenVerifier
 from connector.model.participant import Participant
 from connector.ports.clock import Clock
+from connector.transport.calls import REPORTER, OpenCalls, Watch
 from connector.transport.grpc.errors import abort
-
-log = structlog.get_logger()
 
 TOKEN_KEY = "authorization"  # noqa: S105  a metadata key's name
 CORRELATION_KEY = "x-correlation-id"
-MAX_CORRELATION = 64
 UNREADABLE = "the message cannot be read"
-_REPORTER = "reporter:"  # before a reporter's name, where else a DID would stand
 
 _caller: contextvars.ContextVar[Participant] = contextvars.ContextVar("caller")
 _reporter: contextvars.ContextVar[Reporter] = contextvars.ContextVar("reporter")
-_correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation", default="")
 
 
 def caller() -> Participant:
@@ -57,22 +44,6 @@ def caller() -> Participant:
 def reporter() -> Reporter:
     """The authenticated reporter of the call that runs now."""
     return _reporter.get()
-
-
-def correlation_id() -> str:
-    """The id that log lines of this work carry on every node; a fresh one if there is none."""
-    found = _correlation.get()
-    if not found:
-        found = secrets.token_hex(8)
-        _correlation.set(found)
-    return found
-
-
-def bind_correlation(value: str) -> None:
-    """Go on under a correlation id that came from elsewhere."""
-    usable = len(value) <= MAX_CORRELATION and value.isascii() and value.isalnum()
-    _correlation.set(value if usable else "")
-    structlog.contextvars.bind_contextvars(correlation_id=correlation_id())
 
 
 class Authenticate(Protocol):
@@ -137,57 +108,10 @@ def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     raise Unauthenticated("a token is required")
 
 
-@dataclass(eq=False, slots=True)
-class _Call:
-    task: asyncio.Task[Any]
-    caller: str
-    streaming: bool
-    cut: ConnectorError | None = None
-
-
-@dataclass(slots=True)
-class OpenCalls:
-    """The calls that run now. Used from the event loop alone."""
-
-    _calls: set[_Call] = field(default_factory=set)
-
-    @contextmanager
-    def entered(self, caller: str, *, streaming: bool) -> Iterator[_Call]:
-        task = asyncio.current_task()
-        if task is None:
-            raise InternalError("a call runs in a task")
-        call = _Call(task, caller, streaming)
-        self._calls.add(call)
-        try:
-            yield call
-        finally:
-            self._calls.discard(call)
-
-    def cut_participant(self, did: str) -> int:
-        """Cut every call of a participant that lost its membership; how many there were."""
-        return self._cut(lambda call: call.caller == did, Unauthenticated("membership has ended"))
-
-    def cut_reporter(self, name: str) -> int:
-        """Cut every call of a reporter that was taken off the list; how many there were."""
-        error = Unauthenticated("the reporter was removed")
-        return self._cut(lambda call: call.caller == _REPORTER + name, error)
-
-    def cut_streams(self) -> int:
-        """Cut every stream, because the process ends: they would outlast any grace."""
-        return self._cut(lambda call: call.streaming, Unavailable("the node is shutting down"))
-
-    def _cut(self, chosen: Callable[[_Call], bool], error: ConnectorError) -> int:
-        calls = [call for call in self._calls if call.cut is None and chosen(call)]
-        for call in calls:
-            call.cut = error
-            call.task.cancel()
-        return len(calls)
-
-
 class Guard(grpc.aio.ServerInterceptor):
-    """Authenticates, correlates, logs and counts every call; turns errors into statuses.
+    """Authenticates and watches (``calls.Watch``) every call; turns errors into statuses.
 
-    ``observe`` is told (method, status name, seconds) of each finished call.
+    ``observe`` is told (method, error code or ok, seconds) of each finished call.
     """
 
     def __init__(
@@ -198,9 +122,7 @@ class Guard(grpc.aio.ServerInterceptor):
         observe: Callable[[str, str, float], None],
     ) -> None:
         self._authenticate = authenticate
-        self._calls = calls
-        self._clock = clock
-        self._observe = observe
+        self._watch = Watch(calls, clock, observe)
 
     async def intercept_service(
         self,
@@ -242,46 +164,26 @@ class Guard(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: str, context: Any, *, streaming: bool) -> AsyncIterator[None]:
-        started = self._clock.monotonic()
-        structlog.contextvars.clear_contextvars()
-        bind_correlation(_correlation_of(context))
-        failure: ConnectorError | None = None
-        name = ""
+        def caller() -> str:
+            return "" if self._authenticate is None else _known(self._authenticate(context))
+
+        correlation = _correlation_of(context)
         try:
-            if self._authenticate is not None:
-                found = self._authenticate(context)
-                if isinstance(found, Reporter):
-                    _reporter.set(found)
-                    name = _REPORTER + found.name
-                else:
-                    _caller.set(found)
-                    name = found.did
-            with self._calls.entered(name, streaming=streaming) as call:
-                try:
-                    yield
-                except asyncio.CancelledError:
-                    if call.cut is None:
-                        raise  # the caller went away
-                    call.task.uncancel()
-                    raise call.cut from None
+            async with self._watch.over(method, correlation, streaming=streaming, caller=caller):
+                yield
         except ConnectorError as error:
-            failure = error
-        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-            raise
+            await abort(context, error)
         except NotImplementedError:  # a call of the service that this door does not offer
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this door does not do that")
-        except Exception as error:
-            log.exception("call failed", method=method, error=type(error).__name__)
-            failure = InternalError("the node failed to answer; its log says more")
-        finally:
-            seconds = self._clock.monotonic() - started
-            status = failure.code if failure else "ok"
-            self._observe(method, status, seconds)
-            log.debug(
-                "call", method=method, caller=name, status=status, ms=round(seconds * 1000, 1)
-            )
-        if failure is not None:
-            await abort(context, failure)
+
+
+def _known(found: Participant | Reporter) -> str:
+    """The name of whoever calls, which ``caller`` or ``reporter`` tell from here on."""
+    if isinstance(found, Reporter):
+        _reporter.set(found)
+        return REPORTER + found.name
+    _caller.set(found)
+    return found.did
 
 
 class _Unreadable:

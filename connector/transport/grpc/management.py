@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -112,6 +113,8 @@ class ManagementServicer(TransferCalls):
     async def Negotiate(
         self, request: pb.NegotiateRequest, context: object
     ) -> AsyncIterator[pb.NegotiateResponse]:
+        if not 0 <= request.follow_seconds < math.inf:
+            raise InvalidInput("follow_seconds: must be 0 or more")
         services = self._node.services()
         negotiations = services.negotiations
         if request.pid and request.accept:
@@ -140,6 +143,30 @@ class ManagementServicer(TransferCalls):
                         return
         except TimeoutError:
             return
+
+    async def ProposeOffer(
+        self, request: pb.ProposeOfferRequest, context: object
+    ) -> pb.ProposeOfferResponse:
+        negotiation = await self._node.services().negotiations.propose(
+            request.consumer,
+            request.dataset_id,
+            parse_sections(request.terms) if request.terms else None,
+        )
+        return pb.ProposeOfferResponse(negotiation=_negotiation(negotiation))
+
+    async def GetNegotiation(
+        self, request: pb.GetNegotiationRequest, context: object
+    ) -> pb.GetNegotiationResponse:
+        negotiation = await self._node.services().negotiations.negotiation(request.pid)
+        return pb.GetNegotiationResponse(negotiation=_negotiation(negotiation))
+
+    async def TerminateNegotiation(
+        self, request: pb.TerminateNegotiationRequest, context: object
+    ) -> pb.TerminateNegotiationResponse:
+        negotiation = await self._node.services().negotiations.terminate(
+            request.pid, request.code, request.reason
+        )
+        return pb.TerminateNegotiationResponse(negotiation=_negotiation(negotiation))
 
     async def ListNegotiations(
         self, request: pb.ListNegotiationsRequest, context: object

@@ -15,8 +15,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from connector.errors import Unavailable
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc.channels import TlsIdentity, options
-from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.grpc.guard import Guard
 
 MAX_CONCURRENT_STREAMS = 1024  # of one connection
 

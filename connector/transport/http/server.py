@@ -8,10 +8,12 @@ loopback.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -29,6 +31,7 @@ from connector.transport.http.tls import ServerTls
 from connector.transport.http.witness import WitnessDoor
 
 MAX_CONNECTIONS = 256
+CLOSE_S = 5  # seconds that answers which are on their way get when the door closes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +74,33 @@ def application(sources: Sources) -> Starlette:
 
 
 class HttpDoor:
-    """Serves an application on ``host:port`` inside the running event loop, with ``tls`` or not."""
+    """Serves an application inside the running event loop, with ``tls`` or not: on ``host:port``,
+    or on a Unix socket that its owner alone can reach. ``setting`` is what to change where the
+    address cannot be had."""
 
-    def __init__(self, app: Starlette, address: str, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        address: str | Path,
+        tls: ServerTls | None = None,
+        *,
+        setting: str = "http",
+    ) -> None:
         self._app = app
         self._address = address
+        self._setting = setting
         self._tls = tls
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> str:
         """Start to listen; the address. Raises ``Unavailable`` if the port is taken."""
-        host, _, port = self._address.rpartition(":")
         try:
-            listener = socket.create_server((host.strip("[]"), int(port)))
+            listener = _listen(self._address)
         except OSError as error:
             raise Unavailable(
                 f"cannot listen on {self._address}",
-                hint="is the port taken? change http in connector.toml",
+                hint=f"is the port taken? change {self._setting} in connector.toml",
             ) from error
         config = uvicorn.Config(
             self._app,
@@ -99,6 +111,7 @@ class HttpDoor:
             server_header=False,
             lifespan="off",
             timeout_keep_alive=5,
+            timeout_graceful_shutdown=CLOSE_S,
             limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=16_384,
         )
@@ -108,6 +121,8 @@ class HttpDoor:
             self._tasks.append(asyncio.create_task(self._tls.watch()))
         self._server = _Server(config)
         self._tasks.insert(0, asyncio.create_task(self._server.serve(sockets=[listener])))
+        if isinstance(self._address, Path):
+            return str(self._address)
         found, bound = listener.getsockname()[:2]
         return f"{found}:{bound}"
 
@@ -121,6 +136,25 @@ class HttpDoor:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _listen(address: str | Path) -> socket.socket:
+    """Raises ``OSError``."""
+    if isinstance(address, str):
+        host, _, port = address.rpartition(":")
+        return socket.create_server((host.strip("[]"), int(port)))
+    address.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    address.unlink(missing_ok=True)  # the data folder's lock says that nobody listens there
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # the socket is never there with other rights
+    try:
+        listener.bind(str(address))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
 
 
 class _Server(uvicorn.Server):

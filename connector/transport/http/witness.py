@@ -28,7 +28,7 @@ from connector.tlog.witness import (
     origin_of,
     parse_request,
 )
-from connector.transport.http.bodies import CLOSE, TooMuch, read_body
+from connector.transport.http import body
 from connector.transport.http.errors import status_of
 
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -49,12 +49,12 @@ class WitnessDoor:
 def routes(door: WitnessDoor) -> list[Route]:
     async def add_checkpoint(request: Request) -> Response:
         try:
-            line = await _add(door, await read_body(request, MAX_REQUEST_BYTES, "witness"))
+            line = await _add(door, await body.read(request, MAX_REQUEST_BYTES))
         except StaleSize as error:
             headers = {**_NO_STORE, "Content-Type": SIZE_TYPE}  # without a charset
             return Response(encode_size(error.size), 409, headers=headers)
         except ConnectorError as error:
-            rest = CLOSE if isinstance(error, TooMuch) else {}
+            rest = {"Connection": "close"} if isinstance(error, body.TooMuch) else {}
             return PlainTextResponse(f"{error.message}\n", _status(error), {**_NO_STORE, **rest})
         return Response(
             f"{line}\n".encode(), headers=_NO_STORE, media_type="text/plain; charset=utf-8"
@@ -79,8 +79,8 @@ def routes(door: WitnessDoor) -> list[Route]:
     ]
 
 
-async def _add(door: WitnessDoor, body: bytes) -> str:
-    request = parse_request(body)
+async def _add(door: WitnessDoor, asked: bytes) -> str:
+    request = parse_request(asked)
     origin = origin_of(request.checkpoint)
     keys = door.logs().get(origin)
     if keys is None:
@@ -89,8 +89,6 @@ async def _add(door: WitnessDoor, body: bytes) -> str:
 
 
 def _status(error: ConnectorError) -> int:
-    if isinstance(error, TooMuch):
-        return error.status
     own: tuple[tuple[type[ConnectorError], int], ...] = (
         (NotTheLogs, 403),
         (VerificationFailed, 422),

@@ -11,7 +11,7 @@ import structlog
 from connector.app import process
 from connector.app.process import background, only_process, until_stopped
 from connector.errors import Conflict, Unavailable
-from connector.transport.grpc.guard import bind_correlation, correlation_id
+from connector.transport.calls import bind_correlation, correlation_id
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

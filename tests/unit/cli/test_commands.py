@@ -73,6 +73,8 @@ COMMANDS = [
     ["approvals", "approve", "urn:pid:1"],
     ["approvals", "reject", "urn:pid:1", "--reason", "no"],
     ["approvals", "counter", "urn:pid:1", "--uses", "5"],
+    ["propose", "did:web:tourism.example", DATASET],
+    ["propose", "did:web:tourism.example", DATASET, "--uses", "5"],
     ["agreements", "list"],
     ["agreements", "show", AGREEMENT],
     ["agreements", "end", AGREEMENT, "--reason", "done"],

@@ -27,7 +27,8 @@ from connector.operations.grants import Grants
 from connector.operations.retention import Retention
 from connector.tlog.cosignature import add_line, cosign
 from connector.tlog.note import parse_verifier_key
-from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.calls import OpenCalls
+from connector.transport.grpc.guard import Guard
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.server import Door
 from tests.logs import CONSUMER, KEY, ORIGIN, PROVIDER, PUBLIC, ManualClock, open_meter, refusal

@@ -27,7 +27,8 @@ from connector.identity.ourselves import Ourselves
 from connector.metering.meter import Meter
 from connector.operations.grants import Grants
 from connector.operations.retention import Retention
-from connector.transport.grpc.guard import Guard, OpenCalls
+from connector.transport.calls import OpenCalls
+from connector.transport.grpc.guard import Guard
 from connector.transport.grpc.log_access import LogServicer
 from connector.transport.grpc.server import Door
 from tests.logs import KEY, ORIGIN, PROVIDER, ManualClock, open_meter, refusal

@@ -20,8 +20,9 @@ from connector.model.negotiation import (
     Party,
     State,
 )
-from connector.model.terms import Offer, offer_json, parse_offer
+from connector.model.terms import Constraint, Offer, Rule, Terms, offer_json, parse_offer
 from connector.negotiation import messages
+from connector.negotiation.agreements import restates
 from connector.negotiation.automation import Automation
 from connector.negotiation.ledger import MAX_OUTBOX
 from connector.negotiation.messages import offer_bytes
@@ -226,6 +227,51 @@ async def test_a_provider_never_agrees_to_terms_that_it_cannot_enforce():
     manual = node(AIRPORT, MANUAL)
     found = await manual.service.receive(AS_CONSUMER, request(offer=foreign))
     assert found.state is State.TERMINATED
+
+
+def restated(right_of: dict[str, object]) -> bytes:
+    """Our offer as a connector that keeps policies as JSON-LD repeats it."""
+    value = offer_json(OFFER)
+    for constraint in value["permission"][0]["constraint"]:
+        constraint["rightOperand"] = right_of.get(
+            constraint["leftOperand"], constraint["rightOperand"]
+        )
+    return fields.encode_json(value)
+
+
+async def test_our_offer_that_comes_back_as_text_is_agreed_to_as_we_wrote_it():
+    airport = node(AIRPORT)
+    said = restated({"count": "20", "purpose": ["tourism-planning"]})
+    found = await airport.service.receive(AS_CONSUMER, request(offer=said))
+    assert found.state is State.AGREED
+    kept = await airport.store.agreement(found.agreement_id)
+    assert kept.terms.terms == OFFER.terms
+    # What it asked for is what it is held to, when the same request comes again.
+    again = await airport.service.receive(AS_CONSUMER, request(offer=said))
+    assert (again.pid, again.revision) == (found.pid, found.revision)
+
+
+RESTATED = {
+    "text of a list": (("a", "b"), '[{"@value":"b"},{"@value":"a"}]', True),
+    "a list of one": (("a",), "a", True),
+    "a number": (5, "5", True),
+    "another number": (5, "6", False),
+    "a longer list": (("a", "b"), '[{"@value":"a"},{"@value":"b"},{"@value":"c"}]', False),
+    "no list": (("a", "b"), "[oops", False),
+    "another shape": (("a", "b"), '[{"a":"b"}]', False),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs", "same"), RESTATED.values(), ids=RESTATED.keys())
+def test_what_is_our_offer_in_other_words(ours, theirs, same):
+    mine, yours = (
+        dataclasses.replace(
+            OFFER, terms=Terms(permissions=(Rule("use", (Constraint("x", "isAnyOf", right),)),))
+        )
+        for right in (ours, theirs)
+    )
+    assert restates(yours, mine) is same
+    assert not restates(dataclasses.replace(yours, id="another"), mine)
 
 
 async def test_a_message_whose_answer_was_lost_is_taken_once():

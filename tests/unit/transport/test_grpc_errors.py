@@ -9,8 +9,8 @@ from grpc.aio import AioRpcError, Metadata
 from connector import errors
 from connector.metering.witness import StaleSize
 from connector.ports.query import QueryFailed
+from connector.transport.calls import MAX_CORRELATION, bind_correlation, correlation_id
 from connector.transport.grpc.errors import MAX_TRAILER, from_rpc, status_of, trailers
-from connector.transport.grpc.guard import MAX_CORRELATION, bind_correlation, correlation_id
 
 REASON = errors.Reason("purpose", "“ads” 广告", "tourism")
 

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from connector._pb.dataspace.metering.v1 import metering_pb2 as pb
 from connector.errors import Unauthenticated
-from connector.transport.grpc.guard import UNREADABLE, Guard, OpenCalls
+from connector.transport.calls import OpenCalls
+from connector.transport.grpc.guard import UNREADABLE, Guard
 from connector.transport.grpc.server import Door
 from tests.logs import ManualClock
 

@@ -19,7 +19,7 @@ from connector.tlog import cosignature, merkle
 from connector.tlog.checkpoint import parse_checkpoint, sign_checkpoint
 from connector.tlog.note import MAX_NOTE_BYTES
 from connector.tlog.witness import CheckpointRequest, encode_request, parse_cosignatures
-from connector.transport.http import bodies, patience
+from connector.transport.http import body, patience
 from tests.doors import WITNESS, WITNESS_KEY, Client, TestDoor, open_door
 from tests.logs import KEY, ORIGIN, PUBLIC, open_meter, refusal, test_key
 
@@ -250,7 +250,7 @@ async def test_who_does_not_ask_loses_the_place(
 
 
 async def test_a_body_that_does_not_come(door: TestDoor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.05)
+    monkeypatch.setattr(body, "BODY_S", 0.05)
     head = b"POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nold 5"
     said = await _until_hung_up(door, head)
     assert said.startswith(b"HTTP/1.1 408")

@@ -44,9 +44,10 @@ from connector.model.receipt import Quantity
 from connector.operations import reporting as operations
 from connector.operations.reporters import Reporters
 from connector.operations.reporting import MAX_REPORTS, Answers
+from connector.transport.calls import OpenCalls
 from connector.transport.grpc import reporting as door_module
 from connector.transport.grpc.channels import TlsIdentity
-from connector.transport.grpc.guard import Guard, OpenCalls, ReporterTls, reporter
+from connector.transport.grpc.guard import Guard, ReporterTls, reporter
 from connector.transport.grpc.reporting import (
     MAX_STREAMS_EACH,
     MESSAGE_BYTES,

@@ -201,7 +201,7 @@ class _Door:
         if process.peer_pid not in ("", value.get(_pid(party.other))):
             raise _unknown(below)
         exchange.stack.enter_context(self._sources.holds.answering(process.pid))
-        if "@id" not in value or _heard(process) != exchange.digest:
+        if "@id" not in value or process.heard != exchange.digest:
             process = await self._receive(party, exchange, value)
         return answer(codec.process_json(process))
 
@@ -231,10 +231,6 @@ class _Door:
 
 def _pid(party: Party) -> str:
     return f"{party}Pid"
-
-
-def _heard(process: Process) -> str:
-    return process.heard if isinstance(process, Negotiation) else ""
 
 
 def _unknown(below: str) -> NotFound:

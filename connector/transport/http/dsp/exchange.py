@@ -51,9 +51,10 @@ from connector.negotiation.inbox import MAX_CORRELATION
 from connector.negotiation.ledger import CORRELATION
 from connector.negotiation.messages import MAX_PID
 from connector.ports.clock import Clock
-from connector.transport.http.bodies import CLOSE, TooMuch, read_body
+from connector.transport.http import body
 from connector.transport.http.dsp import codec, reading
 from connector.transport.http.dsp.authority import Authenticate
+from connector.transport.http.errors import headers_of, status_of
 
 CORRELATION_HEADER = "x-correlation-id"
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -71,10 +72,6 @@ _STATUS: dict[type[ConnectorError], int] = {
 log = structlog.get_logger()
 
 
-class NotJson(InvalidInput):
-    """The body says that it is something else."""
-
-
 @dataclass(slots=True)
 class Exchange:
     """A request of ``peer``. ``pids`` are the process ids by their names on the wire, as far as
@@ -90,10 +87,10 @@ class Exchange:
         """The body, which must be a ``kind`` (``schemas.FILES``). Raises ``InvalidInput``."""
         type_ = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if type_ not in ("application/json", "application/ld+json"):
-            raise NotJson("Content-Type: must be application/json")
-        body = await read_body(self.request, reading.MAX_MESSAGE_BYTES, kind)
-        value = reading.read(body, kind)
-        self.digest = hashlib.sha256(body).hexdigest()
+            raise body.WrongType("Content-Type: must be application/json")
+        data = await body.read(self.request, reading.MAX_MESSAGE_BYTES)
+        value = reading.read(data, kind)
+        self.digest = hashlib.sha256(data).hexdigest()
         for name in ("consumerPid", "providerPid"):
             if len(value.get(name, "")) <= MAX_PID:
                 self.pids[name] = value.get(name, "")
@@ -138,13 +135,9 @@ class Endpoint:
         self.observe(self.name, status, self.clock.monotonic() - started)
 
     def _refusal(self, error: ConnectorError, pids: Mapping[str, str]) -> Response:
-        status, headers = _status(error), dict(_NO_STORE)
-        if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
+        status, headers = _status(error), headers_of(error)
         if status in (429, 503):
             headers["Retry-After"] = "1"
-        if isinstance(error, TooMuch):
-            headers |= CLOSE
         if status == 500:
             error = InternalError("internal error")
         shown = codec.error_json(
@@ -158,16 +151,14 @@ class Endpoint:
 
 
 def answer(
-    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] = _NO_STORE
+    value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] = _NO_STORE
 ) -> Response:
-    return Response(fields.encode_json(body), status, dict(headers), media_type="application/json")
+    return Response(fields.encode_json(value), status, dict(headers), media_type="application/json")
 
 
 def _status(error: ConnectorError) -> int:
-    if isinstance(error, TooMuch):
-        return error.status
-    if isinstance(error, NotJson):
-        return 415
+    if isinstance(error, body.TooMuch | body.WrongType):
+        return status_of(error)
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 

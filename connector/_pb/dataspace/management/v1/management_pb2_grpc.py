@@ -65,6 +65,21 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateResponse.FromString,
                 _registered_method=True)
+        self.ProposeOffer = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/ProposeOffer',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferResponse.FromString,
+                _registered_method=True)
+        self.GetNegotiation = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/GetNegotiation',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationResponse.FromString,
+                _registered_method=True)
+        self.TerminateNegotiation = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/TerminateNegotiation',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationResponse.FromString,
+                _registered_method=True)
         self.ListNegotiations = channel.unary_unary(
                 '/dataspace.management.v1.ManagementService/ListNegotiations',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListNegotiationsRequest.SerializeToString,
@@ -198,6 +213,27 @@ class ManagementServiceServicer:
 
     def Negotiate(self, request, context):
         """Starts a negotiation, or answers one, and follows it until it rests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProposeOffer(self, request, context):
+        """As a provider: begins a negotiation with an offer to a consumer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNegotiation(self, request, context):
+        """One negotiation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TerminateNegotiation(self, request, context):
+        """Ends a negotiation that is not final; the peer is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -362,6 +398,21 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.Negotiate,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateResponse.SerializeToString,
+            ),
+            'ProposeOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposeOffer,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferResponse.SerializeToString,
+            ),
+            'GetNegotiation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNegotiation,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationResponse.SerializeToString,
+            ),
+            'TerminateNegotiation': grpc.unary_unary_rpc_method_handler(
+                    servicer.TerminateNegotiation,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationResponse.SerializeToString,
             ),
             'ListNegotiations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNegotiations,
@@ -617,6 +668,87 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/Negotiate',
             dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProposeOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/ProposeOffer',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ProposeOfferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNegotiation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/GetNegotiation',
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.GetNegotiationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TerminateNegotiation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/TerminateNegotiation',
+            dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.TerminateNegotiationResponse.FromString,
             options,
             channel_credentials,
             insecure,
