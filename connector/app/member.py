@@ -56,6 +56,7 @@ from connector.negotiation.service import Collaborators, Negotiations
 from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
+from connector.operations.peers import PeerCatalogues
 from connector.operations.publishing import Publisher
 from connector.operations.reporting import Reporting
 from connector.operations.services import Services
@@ -276,6 +277,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             base.meter, contracts
         )
         add_MeteringServiceServicer_to_server(metering, door.server)
+        catalogue = Catalogue(directory, members)
         member = Member(
             base=base,
             space=space,
@@ -287,7 +289,8 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 consumer=consumer,
                 negotiations=negotiations,
                 transfers=negotiations.transfers,
-                catalogue=Catalogue(directory, members),
+                catalogue=catalogue,
+                peers=PeerCatalogues(reach.peers, catalogue),
                 books=books,
                 reporting=reporting,
                 reporters=reporters,

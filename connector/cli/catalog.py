@@ -14,6 +14,10 @@ from connector.errors import NotFound
 
 group = typer.Typer(no_args_is_help=True, help="What the space's members offer.")
 
+Peer = Annotated[
+    str,
+    typer.Argument(help="A DID, an id of connector.toml, or an https URL.", metavar="PEER"),
+]
 PAGE = 100  # datasets asked for at once
 MAX_PAGES = 100
 
@@ -78,6 +82,46 @@ def show(
             output.say(f"  {line}")
     output.say()
     output.say(f"next: connector negotiate {found['@id']}")
+
+
+@group.command("list")
+def list_peer(
+    peer: Peer,
+    filter: Annotated[
+        str,
+        typer.Option("--filter", help="Words, or a JSON filter in the language the peer speaks."),
+    ] = "",
+    page: Annotated[str, typer.Option("--page", help="From the page before.")] = "",
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """List what one peer offers: a member of the space, or any connector over HTTPS."""
+    found = with_node(
+        data,
+        lambda node: node.peer_catalog(peer, filter=filter, page_token=page),
+        doing="asking the peer",
+    )
+    if as_json:
+        output.show_json({"catalog": found})
+        return
+    output.table(
+        ("DATASET", "TITLE", "OFFER", "CANNOT BE ENFORCED", "FORMATS"),
+        [
+            (d.id, d.title, offer.id, [reason.term for reason in offer.unenforced], d.formats)
+            for d in found.datasets
+            for offer in d.offers
+        ],
+        empty="nothing on this page" if found.next_page_token else "nothing found",
+    )
+    if not found.signed:
+        output.note("nobody signed this catalogue; its host's certificate is all that vouches")
+    if found.stranger:
+        output.note("the peer is neither a member of the space nor in connector.toml ([[peer]])")
+        output.note(f"it says that it is: {found.claimed}")
+    else:
+        output.say(f"next: connector negotiate DATASET --provider {found.peer}")
+    if found.next_page_token:
+        output.note(f"there is more: --page '{found.next_page_token}'")
 
 
 def find(data: Path, dataset: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from connector.cli import output, terms
 from connector.cli.catalog import find
 from connector.cli.failure import REFUSED
 from connector.cli.session import DEFAULT_DATA, Data, Json, with_node
-from connector.errors import InvalidInput, NotFound
+from connector.errors import InvalidInput, NotFound, Refused
 
 if TYPE_CHECKING:
     from connector.client import Negotiation, Node
@@ -35,6 +35,14 @@ def negotiate(
     offer: Annotated[
         str, typer.Option("--offer", help="The offer's id, if the dataset has several.")
     ] = "",
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider",
+            help="Whose dataset: a DID, an id of connector.toml, or an https URL.",
+            metavar="PEER",
+        ),
+    ] = "",
     purpose: terms.Purpose = None,
     uses: terms.Uses = None,
     until: terms.Until = None,
@@ -48,6 +56,13 @@ def negotiate(
     ] = "",
     accept_counter: Annotated[
         bool, typer.Option("--accept-counter", help="Accept a counter-offer without asking.")
+    ] = False,
+    accept_unenforced: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unenforced",
+            help="Take terms that cannot be enforced here: keeping them is up to you.",
+        ),
     ] = False,
     list_all: Annotated[
         bool, typer.Option("--list", help="List the negotiations that this node knows.")
@@ -75,23 +90,31 @@ def negotiate(
         pid = accept or terminate
         _run(
             lambda node, heard: node.answer(
-                pid, accept=bool(accept), follow_s=follow, on_change=heard
+                pid,
+                accept=bool(accept),
+                accept_unenforced=accept_unenforced,
+                follow_s=follow,
+                on_change=heard,
             ),
             data,
             as_json,
         )
         return
-    found = find(data, dataset)
-    chosen = _offer(found["hasPolicy"], offer)
+    if provider:
+        publisher, chosen = _at_peer(data, provider, dataset, offer, accept_unenforced, as_json)
+    else:
+        found = find(data, dataset)
+        publisher, chosen = found["publisher"], _offer(found["hasPolicy"], offer)
     flags = terms.TermFlags(purposes=purpose or (), uses=uses, until=until, row_cap=row_cap)
     other = terms.revise(chosen, flags, terms_file) if flags.constraints() or terms_file else None
     _run(
         lambda node, heard: node.negotiate(
-            found["publisher"],
-            found["@id"],
+            publisher,
+            dataset,
             offer_id=chosen["@id"],
             terms=other,
             accept_counter_offer=accept_counter,
+            accept_unenforced=accept_unenforced,
             follow_s=follow,
             on_change=heard,
         ),
@@ -162,6 +185,36 @@ def counter(
         return await node.decide(pid, "counter", terms=offered, reason=reason)
 
     _show(with_node(data, run), as_json)
+
+
+def _at_peer(
+    data: Path, peer: str, dataset: str, wanted: str, accept_unenforced: bool, as_json: bool
+) -> tuple[str, Mapping[str, Any]]:
+    """Who the peer is, and its offer; what of that cannot be enforced is said first.
+
+    Raises ``Refused`` if there is such a thing and it was not accepted.
+    """
+    catalog = with_node(
+        data, lambda node: node.peer_catalog(peer, dataset_id=dataset), doing="asking the peer"
+    )
+    if catalog.stranger or not catalog.datasets:
+        raise NotFound(
+            "the peer is neither a member of the space nor in connector.toml",
+            hint="agree on tokens with it, and add a [[peer]] (docs/dsp.md)",
+        )
+    offers = catalog.datasets[0].offers
+    chosen = _offer([{**offer.offer, "@id": offer.id} for offer in offers], wanted)
+    reasons = next(offer.unenforced for offer in offers if offer.id == chosen["@id"])
+    if reasons and not accept_unenforced:
+        raise Refused(
+            reasons,
+            hint="--accept-unenforced takes these terms all the same: keeping them is up to you",
+        )
+    if reasons and not as_json:
+        output.note("these terms cannot be enforced here; keeping them is up to you:")
+        for reason in reasons:
+            output.note(f"  {reason.term}: {reason.observed} (would be enforced: {reason.allowed})")
+    return catalog.peer, chosen
 
 
 def _offer(offers: Sequence[Mapping[str, Any]], wanted: str) -> Mapping[str, Any]:

@@ -42,6 +42,35 @@ def status(message: pb.GetStatusResponse) -> types.Status:
     )
 
 
+def peer_catalog(message: pb.ListPeerCatalogResponse) -> types.PeerCatalog:
+    return types.PeerCatalog(
+        peer=message.peer,
+        claimed=message.claimed,
+        stranger=message.stranger,
+        signed=message.signed,
+        datasets=tuple(_peer_dataset(each) for each in message.datasets),
+        next_page_token=message.next_page_token,
+    )
+
+
+def _peer_dataset(message: pb.PeerDataset) -> types.PeerDataset:
+    return types.PeerDataset(
+        id=message.id,
+        title=message.title,
+        description=message.description,
+        keywords=tuple(message.keywords),
+        formats=tuple(message.formats),
+        offers=tuple(
+            types.PeerOffer(
+                id=offer.id,
+                offer=document(offer.offer),
+                unenforced=tuple(Reason(r.term, r.observed, r.allowed) for r in offer.unenforced),
+            )
+            for offer in message.offers
+        ),
+    )
+
+
 def negotiation(message: pb.Negotiation) -> types.Negotiation:
     return types.Negotiation(
         pid=message.pid,

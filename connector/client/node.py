@@ -26,6 +26,7 @@ from connector.client.errors import NodeNotRunning, Refused, UseFailed
 from connector.client.transfers import TransferCalls
 from connector.errors import PeerFault, Unavailable
 
+PEER_DEADLINE_S = 60.0  # seconds; another connector is asked meanwhile
 QUERY_DEADLINE_S = 120.0  # seconds; the provider's own limit for a query is usually lower
 _WENT = {"failed": "the use failed", "interrupted": "the use was interrupted"}
 
@@ -112,6 +113,17 @@ class Node(TransferCalls):
             tuple(convert.document(each) for each in reply.datasets), reply.next_page_token
         )
 
+    async def peer_catalog(
+        self, peer: str, *, filter: str = "", page_token: str = "", dataset_id: str = ""
+    ) -> types.PeerCatalog:
+        """One page of what a peer offers, by a DID, an id of ``connector.toml`` or a URL; or one
+        dataset of it. ``filter``: words, or JSON in whichever language the peer speaks."""
+        request = pb.ListPeerCatalogRequest(
+            peer=peer, filter=filter, page_token=page_token, dataset_id=dataset_id
+        )
+        call = self._stub.ListPeerCatalog(request, timeout=PEER_DEADLINE_S)
+        return convert.peer_catalog(await self._calls.one(call))
+
     async def negotiate(
         self,
         provider: str,
@@ -120,18 +132,23 @@ class Node(TransferCalls):
         offer_id: str = "",
         terms: Mapping[str, Any] | None = None,
         accept_counter_offer: bool = False,
+        accept_unenforced: bool = False,
         follow_s: float = DEADLINE_S,
         on_change: OnChange | None = None,
     ) -> types.Negotiation:
         """Asks for the offer as it stands, or for other ``terms``, and follows the negotiation
         until it rests: ``FINALIZED``, ``TERMINATED``, waiting for a person on either side, or
-        ``follow_s`` seconds passed. ``on_change`` is called with each state."""
+        ``follow_s`` seconds passed. ``on_change`` is called with each state.
+
+        ``accept_unenforced``: take terms that this connector cannot enforce; to keep them is then
+        up to people."""
         request = pb.NegotiateRequest(
             provider=provider,
             dataset_id=dataset_id,
             offer_id=offer_id,
             terms=_json(terms) if terms is not None else b"",
             accept_counter_offer=accept_counter_offer,
+            accept_unenforced=accept_unenforced,
             follow_seconds=follow_s,
         )
         return await self._follow(request, on_change)
@@ -141,11 +158,14 @@ class Node(TransferCalls):
         pid: str,
         *,
         accept: bool,
+        accept_unenforced: bool = False,
         follow_s: float = DEADLINE_S,
         on_change: OnChange | None = None,
     ) -> types.Negotiation:
         """Accepts the counter-offer that waits under ``pid``, or terminates the negotiation."""
-        request = pb.NegotiateRequest(pid=pid, accept=accept, follow_seconds=follow_s)
+        request = pb.NegotiateRequest(
+            pid=pid, accept=accept, accept_unenforced=accept_unenforced, follow_seconds=follow_s
+        )
         return await self._follow(request, on_change)
 
     async def propose(

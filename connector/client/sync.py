@@ -83,6 +83,15 @@ class SyncNode:
     ) -> types.Datasets:
         return self._wait(self._node.search(query, page_size=page_size, page_token=page_token))
 
+    def peer_catalog(
+        self, peer: str, *, filter: str = "", page_token: str = "", dataset_id: str = ""
+    ) -> types.PeerCatalog:
+        return self._wait(
+            self._node.peer_catalog(
+                peer, filter=filter, page_token=page_token, dataset_id=dataset_id
+            )
+        )
+
     def negotiate(
         self,
         provider: str,
@@ -91,6 +100,7 @@ class SyncNode:
         offer_id: str = "",
         terms: Mapping[str, Any] | None = None,
         accept_counter_offer: bool = False,
+        accept_unenforced: bool = False,
         follow_s: float = DEADLINE_S,
         on_change: OnChange | None = None,
     ) -> types.Negotiation:
@@ -101,6 +111,7 @@ class SyncNode:
                 offer_id=offer_id,
                 terms=terms,
                 accept_counter_offer=accept_counter_offer,
+                accept_unenforced=accept_unenforced,
                 follow_s=follow_s,
                 on_change=on_change,
             )
@@ -111,11 +122,18 @@ class SyncNode:
         pid: str,
         *,
         accept: bool,
+        accept_unenforced: bool = False,
         follow_s: float = DEADLINE_S,
         on_change: OnChange | None = None,
     ) -> types.Negotiation:
         return self._wait(
-            self._node.answer(pid, accept=accept, follow_s=follow_s, on_change=on_change)
+            self._node.answer(
+                pid,
+                accept=accept,
+                accept_unenforced=accept_unenforced,
+                follow_s=follow_s,
+                on_change=on_change,
+            )
         )
 
     def negotiations(self, *, waiting_only: bool = False) -> tuple[types.Negotiation, ...]:

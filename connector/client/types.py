@@ -61,6 +61,41 @@ class Datasets:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerOffer:
+    """``offer``: the ODRL Offer; ``unenforced``: its terms that this connector cannot enforce."""
+
+    id: str
+    offer: Mapping[str, Any]
+    unenforced: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDataset:
+    """A dataset as a peer describes it; ``formats``: in which it is transferred."""
+
+    id: str
+    title: str
+    description: str
+    keywords: tuple[str, ...]
+    formats: tuple[str, ...]
+    offers: tuple[PeerOffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCatalog:
+    """One page of what a peer offers. ``peer``: its id, empty if nobody is known at the URL that
+    was asked; ``claimed``: whose it says it is; a ``stranger`` cannot be negotiated with;
+    ``signed``: each dataset by its publisher. ``next_page_token`` is empty on the last page."""
+
+    peer: str
+    claimed: str
+    stranger: bool
+    signed: bool
+    datasets: tuple[PeerDataset, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Negotiation:
     """``party``: which side this node is; ``waiting``: a person at this node must decide;
     ``offer``: the ODRL Offer on the table."""

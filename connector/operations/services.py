@@ -10,6 +10,7 @@ from connector.negotiation.transfers import Transfers
 from connector.operations.books import Books
 from connector.operations.catalogue import Catalogue
 from connector.operations.consuming import Consumer
+from connector.operations.peers import PeerCatalogues
 from connector.operations.publishing import Publisher
 from connector.operations.reporters import Reporters
 from connector.operations.reporting import Reporting
@@ -25,6 +26,7 @@ class Services:
     negotiations: Negotiations
     transfers: Transfers
     catalogue: Catalogue
+    peers: PeerCatalogues
     books: Books
     reporting: Reporting
     reporters: Reporters

@@ -23,9 +23,11 @@ from connector.model.receipt import (
     RecordReceipt,
     UseReceipt,
 )
-from connector.model.terms import parse_sections
+from connector.model.terms import offer_json, parse_sections
 from connector.operations.consuming import VerifiedUse
+from connector.operations.peers import unenforced
 from connector.operations.publishing import Publication
+from connector.ports.peers import PeerDataset
 from connector.tlog.merkle import leaf_hash
 from connector.transport.grpc.directory_management import checks_message, status_message
 from connector.transport.grpc.management_transfers import TransferCalls
@@ -86,6 +88,25 @@ class ManagementServicer(TransferCalls):
         )
         return pb.SearchCatalogResponse(
             datasets=[fields.encode_json(dataset_json(dataset)) for dataset in found.datasets],
+            next_page_token=found.next,
+        )
+
+    async def ListPeerCatalog(
+        self, request: pb.ListPeerCatalogRequest, context: object
+    ) -> pb.ListPeerCatalogResponse:
+        catalogues = self._node.services().peers
+        if request.dataset_id:
+            found = await catalogues.dataset(request.peer, request.dataset_id)
+        else:
+            found = await catalogues.listed(
+                request.peer, filter=request.filter, page=request.page_token
+            )
+        return pb.ListPeerCatalogResponse(
+            peer=found.peer,
+            claimed=found.claimed,
+            stranger=found.stranger,
+            signed=found.signed,
+            datasets=[_peer_dataset(dataset) for dataset in found.datasets],
             next_page_token=found.next,
         )
 
@@ -276,6 +297,27 @@ class ManagementServicer(TransferCalls):
     ) -> pb.RemoveReporterResponse:
         streams = await self._node.services().reporters.remove(request.name)
         return pb.RemoveReporterResponse(streams=streams)
+
+
+def _peer_dataset(dataset: PeerDataset) -> pb.PeerDataset:
+    return pb.PeerDataset(
+        id=dataset.id,
+        title=dataset.title,
+        description=dataset.description,
+        keywords=dataset.keywords,
+        formats=dataset.formats,
+        offers=[
+            pb.PeerOffer(
+                id=offer.id,
+                offer=fields.encode_json(offer_json(offer)),
+                unenforced=[
+                    pb.Reason(term=reason.term, observed=reason.observed, allowed=reason.allowed)
+                    for reason in unenforced(offer)
+                ],
+            )
+            for offer in dataset.offers
+        ],
+    )
 
 
 def _rests(negotiation: Negotiation) -> bool:

@@ -318,6 +318,160 @@ class SearchCatalogResponse(_message.Message):
 Global___SearchCatalogResponse: _TypeAlias = SearchCatalogResponse  # noqa: Y015
 
 @_typing.final
+class ListPeerCatalogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    """A DID, an id of connector.toml, or the https URL of the peer's binding."""
+    filter: _builtins.str
+    """Words, or a JSON filter in whichever language the peer speaks; empty lists everything."""
+    page_token: _builtins.str
+    """From the page before."""
+    dataset_id: _builtins.str
+    """Only this dataset; then the two above stay empty."""
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        page_token: _builtins.str = ...,
+        dataset_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "filter", b"filter", "page_token", b"page_token", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPeerCatalogRequest: _TypeAlias = ListPeerCatalogRequest  # noqa: Y015
+
+@_typing.final
+class ListPeerCatalogResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    STRANGER_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    """The peer's participant id; empty if it was named by a URL that is nobody's we know."""
+    claimed: _builtins.str
+    """Whose catalogue it says it is."""
+    stranger: _builtins.bool
+    """Neither a member of the space nor configured: it cannot be negotiated with."""
+    signed: _builtins.bool
+    """Each dataset was signed by the peer, and the signature checked."""
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerDataset]:
+        """On this page."""
+
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        claimed: _builtins.str = ...,
+        stranger: _builtins.bool = ...,
+        signed: _builtins.bool = ...,
+        datasets: _abc.Iterable[Global___PeerDataset] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed", b"claimed", "datasets", b"datasets", "next_page_token", b"next_page_token", "peer", b"peer", "signed", b"signed", "stranger", b"stranger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPeerCatalogResponse: _TypeAlias = ListPeerCatalogResponse  # noqa: Y015
+
+@_typing.final
+class PeerDataset(_message.Message):
+    """A dataset as a peer describes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    KEYWORDS_FIELD_NUMBER: _builtins.int
+    FORMATS_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    title: _builtins.str
+    """For people."""
+    description: _builtins.str
+    """For people."""
+    @_builtins.property
+    def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For search."""
+
+    @_builtins.property
+    def formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In which it is transferred, as HttpData-PULL."""
+
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerOffer]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        keywords: _abc.Iterable[_builtins.str] | None = ...,
+        formats: _abc.Iterable[_builtins.str] | None = ...,
+        offers: _abc.Iterable[Global___PeerOffer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "formats", b"formats", "id", b"id", "keywords", b"keywords", "offers", b"offers", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerDataset: _TypeAlias = PeerDataset  # noqa: Y015
+
+@_typing.final
+class PeerOffer(_message.Message):
+    """An offer, and what of it is up to people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    UNENFORCED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    offer: _builtins.bytes
+    """UTF-8 JSON of the ODRL Offer."""
+    @_builtins.property
+    def unenforced(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
+        """Terms that this connector cannot enforce: term, what it says, what would be enforced."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        offer: _builtins.bytes = ...,
+        unenforced: _abc.Iterable[Global___Reason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "offer", b"offer", "unenforced", b"unenforced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerOffer: _TypeAlias = PeerOffer  # noqa: Y015
+
+@_typing.final
 class NegotiateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

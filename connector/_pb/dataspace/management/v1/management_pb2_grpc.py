@@ -55,6 +55,11 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogResponse.FromString,
                 _registered_method=True)
+        self.ListPeerCatalog = channel.unary_unary(
+                '/dataspace.management.v1.ManagementService/ListPeerCatalog',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogResponse.FromString,
+                _registered_method=True)
         self.Negotiate = channel.unary_stream(
                 '/dataspace.management.v1.ManagementService/Negotiate',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.NegotiateRequest.SerializeToString,
@@ -194,6 +199,13 @@ class ManagementServiceServicer:
 
     def SearchCatalog(self, request, context):
         """Searches the space's catalogue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPeerCatalog(self, request, context):
+        """What one peer offers, a member of the space or not, with the terms that mean nothing here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -376,6 +388,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.SearchCatalog,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogResponse.SerializeToString,
+            ),
+            'ListPeerCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeerCatalog,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogResponse.SerializeToString,
             ),
             'Negotiate': grpc.unary_stream_rpc_method_handler(
                     servicer.Negotiate,
@@ -597,6 +614,33 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/SearchCatalog',
             dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.SearchCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeerCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/ListPeerCatalog',
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.ListPeerCatalogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class ManagementServiceStub:
     """Publishes a table with one offer."""
     SearchCatalog: _grpc.UnaryUnaryMultiCallable[_management_pb2.SearchCatalogRequest, _management_pb2.SearchCatalogResponse]
     """Searches the space's catalogue."""
+    ListPeerCatalog: _grpc.UnaryUnaryMultiCallable[_management_pb2.ListPeerCatalogRequest, _management_pb2.ListPeerCatalogResponse]
+    """What one peer offers, a member of the space or not, with the terms that mean nothing here."""
     Negotiate: _grpc.UnaryStreamMultiCallable[_management_pb2.NegotiateRequest, _management_pb2.NegotiateResponse]
     """Starts a negotiation, or answers one, and follows it until it rests."""
     ProposeOffer: _grpc.UnaryUnaryMultiCallable[_management_pb2.ProposeOfferRequest, _management_pb2.ProposeOfferResponse]
@@ -103,6 +105,8 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """Publishes a table with one offer."""
     SearchCatalog: _aio.UnaryUnaryMultiCallable[_management_pb2.SearchCatalogRequest, _management_pb2.SearchCatalogResponse]  # type: ignore[assignment]
     """Searches the space's catalogue."""
+    ListPeerCatalog: _aio.UnaryUnaryMultiCallable[_management_pb2.ListPeerCatalogRequest, _management_pb2.ListPeerCatalogResponse]  # type: ignore[assignment]
+    """What one peer offers, a member of the space or not, with the terms that mean nothing here."""
     Negotiate: _aio.UnaryStreamMultiCallable[_management_pb2.NegotiateRequest, _management_pb2.NegotiateResponse]  # type: ignore[assignment]
     """Starts a negotiation, or answers one, and follows it until it rests."""
     ProposeOffer: _aio.UnaryUnaryMultiCallable[_management_pb2.ProposeOfferRequest, _management_pb2.ProposeOfferResponse]  # type: ignore[assignment]
@@ -184,6 +188,14 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.SearchCatalogResponse, _abc.Awaitable[_management_pb2.SearchCatalogResponse]]:
         """Searches the space's catalogue."""
+
+    @_abc_1.abstractmethod
+    def ListPeerCatalog(
+        self,
+        request: _management_pb2.ListPeerCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_management_pb2.ListPeerCatalogResponse, _abc.Awaitable[_management_pb2.ListPeerCatalogResponse]]:
+        """What one peer offers, a member of the space or not, with the terms that mean nothing here."""
 
     @_abc_1.abstractmethod
     def Negotiate(

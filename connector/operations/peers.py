@@ -1,0 +1,90 @@
+"""What one other connector offers, whoever it is, with the terms that mean nothing here.
+
+A member that is reached over gRPC lists its datasets with the directory, where its signature on
+each is checked. Everybody else is asked for its catalogue over HTTPS, and nobody signed that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from connector.errors import NotFound, Reason
+from connector.model.catalog import Dataset
+from connector.model.terms import Offer
+from connector.operations.catalogue import Catalogue
+from connector.policy.constraints import check_terms
+from connector.ports.peers import CatalogPeer, FoundPeer, PeerDataset
+
+PAGE = 100  # datasets asked of the directory at once
+QUERY = "https://w3id.org/tds/profile/v1#Query"  # the format of what is asked where it is
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A peer's datasets. ``peer``: its id, as far as it is certain; ``claimed``: as its catalogue
+    says; a ``stranger`` can be looked at alone; ``signed``: by their publisher, which was checked.
+    ``next``: token of the next page, empty on the last."""
+
+    peer: str
+    claimed: str
+    stranger: bool
+    signed: bool
+    datasets: tuple[PeerDataset, ...]
+    next: str = ""
+
+
+class PeerCatalogues:
+    """``peers`` are asked over HTTPS."""
+
+    def __init__(self, peers: CatalogPeer, catalogue: Catalogue) -> None:
+        self._peers = peers
+        self._catalogue = catalogue
+
+    async def listed(self, name: str, *, filter: str = "", page: str = "") -> Listed:
+        """A page of the datasets of a peer, by its id (a DID, or as configured) or a URL.
+
+        Raises what the peer answered with, ``NotFound``, ``Unavailable``, ``InvalidInput``.
+        """
+        peer = await self._peers.find(name)
+        if not peer.address:
+            return await self._of_member(peer, filter, page)
+        found = await self._peers.catalog(peer, filter=filter, page=page)
+        return Listed(peer.id, found.participant, peer.stranger, False, found.datasets, found.next)
+
+    async def dataset(self, name: str, dataset_id: str) -> Listed:
+        """As ``listed``, of one dataset. Raises ``NotFound``."""
+        peer = await self._peers.find(name)
+        if peer.address:
+            found = await self._peers.dataset(peer, dataset_id)
+            return Listed(peer.id, peer.id, peer.stranger, False, (found,))
+        page = ""
+        while True:
+            listed = await self._of_member(peer, "", page)
+            for dataset in listed.datasets:
+                if dataset.id == dataset_id:
+                    return Listed(peer.id, peer.id, False, True, (dataset,))
+            page = listed.next
+            if not page:
+                raise NotFound("the peer lists no such dataset")
+
+    async def _of_member(self, peer: FoundPeer, words: str, page: str) -> Listed:
+        """Pages are the directory's: of a page there may be none of this member."""
+        found = await self._catalogue.search(words, PAGE, page)
+        datasets = tuple(_described(one) for one in found.datasets if one.publisher == peer.id)
+        return Listed(peer.id, peer.id, False, True, datasets, found.next)
+
+
+def unenforced(offer: Offer) -> tuple[Reason, ...]:
+    """Terms of an offer that this connector cannot enforce, and why; empty if there are none."""
+    return check_terms(offer.terms)
+
+
+def _described(dataset: Dataset) -> PeerDataset:
+    return PeerDataset(
+        id=dataset.id,
+        title=dataset.title,
+        description=dataset.description,
+        keywords=dataset.keywords,
+        offers=dataset.offers,
+        formats=(QUERY,),
+    )
