@@ -30,7 +30,7 @@ from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore
 from connector.adapters.pull_store import SqlitePullStore
 from connector.app.base import Base
-from connector.app.dsp import open_reach
+from connector.app.dsp import Behind, open_door, open_reach
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
 from connector.app.outside import served
@@ -175,7 +175,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         )
         pulls = Pulls(
             did=ourselves.did,
-            base=_dsp_root(settings.dsp),
+            base=reach.root,
             agreement=agreement_of,
             datasets=datasets,
             files=files,
@@ -322,6 +322,14 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         stack.push_async_callback(streams.close)
         stack.push_async_callback(negotiations.close)
         stack.push_async_callback(door.drain, settings.drain_s)
+        behind = Behind(
+            negotiations=negotiations,
+            datasets=datasets,
+            pulls=pulls,
+            members=members,
+            ready=member.not_ready,
+        )
+        await stack.enter_async_context(open_door(base, reach, behind))
         # Before doors that serve pulls are closed: they wait for what flows.
         stack.push_async_callback(pulls.close)
         await stack.enter_async_context(
@@ -342,12 +350,6 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         await door.set_serving(True)
         log.info("the node serves its peers", door=door.address)
         yield member
-
-
-def _dsp_root(dsp: config.Dsp) -> str:
-    """The URL by which peers reach the door of the HTTPS binding; empty if there is none."""
-    scheme = "http" if dsp.plain_http else "https"
-    return (dsp.url or f"{scheme}://{dsp.listen}") if dsp.listen else ""
 
 
 def _tls(keys: KeyFolder, space: Space) -> TlsIdentity:
