@@ -23,10 +23,9 @@ from connector.gate import accounts, pulls, tokens
 from connector.gate.pulls import FORMAT, Flow, Granted
 from connector.model.receipt import Outcome, Quantity
 from connector.model.transfer import TransferState
-from tests.agreements import DOCUMENT, PURPOSE, SECRET, USES
-from tests.agreements import PROVIDERS as AGREEMENT
+from tests.agreements import PURPOSE, SECRET, USES
 from tests.logs import CONSUMER, PROVIDER, ManualClock, open_meter, until
-from tests.pulls import SCOPE, Provider, process, prop
+from tests.pulls import AGREEMENT, DOCUMENT, SCOPE, Provider, process, prop
 
 CONTENT = b"city,n\nWuhai,1\n" * 100
 PID = "urn:uuid:1"
