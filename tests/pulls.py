@@ -48,6 +48,7 @@ DOCUMENT = agreement_document(
 )
 AGREEMENT = dataclasses.replace(PROVIDERS, terms=parse_agreement(DOCUMENT))
 SCOPE = AGREEMENT.terms.id
+NO_OBLIGATIONS = {"minimum_group": 0, "privacy_unit": "", "row_cap": 0, "hidden_columns": []}
 BASE = "https://airport.example/dsp"
 
 
@@ -59,6 +60,7 @@ class Policy:
     def __init__(self) -> None:
         self.reasons: tuple[Reason, ...] = ()
         self.down = False
+        self.row_cap = 0
         self.documents: list[dict[str, Any]] = []
 
     async def evaluate(self, entry: str, document: dict[str, Any]) -> Any:
@@ -69,9 +71,7 @@ class Policy:
         return {
             "allow": not self.reasons,
             "reasons": [dataclasses.asdict(reason) for reason in self.reasons],
-            "obligations": {}
-            if self.reasons
-            else {"minimum_group": 0, "privacy_unit": "", "row_cap": 0, "hidden_columns": []},
+            "obligations": {} if self.reasons else {**NO_OBLIGATIONS, "row_cap": self.row_cap},
         }
 
 
