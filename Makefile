@@ -15,10 +15,10 @@ SOURCES := $(shell find connector policies -path $(RUST)/target -prune -o \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type arch proto bench conformance interop fuzz hammer unit e2e
-.PHONY: proto-check opa peers clean native rust-lint
+.PHONY: proto-check opa peers tck conformance-10 clean native rust-lint
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready $(AUDIT)/.ready ## make .venv and .venv-auditor from the hash-pinned lists
 
@@ -60,10 +60,10 @@ opa: $(VENV)/.ready
 	  echo "*** no OPA server: its tests are SKIPPED; install Go to run them ***"
 
 unit: $(VENV)/.ready ## all tests but the end-to-end ones and those with foreign connectors
-	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/interop -q
+	$(BIN)/pytest tests --ignore=tests/e2e --ignore=tests/interop --ignore=tests/conformance/dsp -q
 
-e2e: setup ## end-to-end tests: real processes, the demo, the auditor's clean environment
-	$(BIN)/pytest tests/e2e -q
+e2e: setup tck ## end-to-end tests: real processes, the demo, the auditor's clean environment
+	$(BIN)/pytest tests/e2e tests/conformance/dsp -q
 
 bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/latest.json
 	@mkdir -p bench/results
@@ -77,8 +77,16 @@ peers: $(VENV)/.ready
 	@$(BIN)/python -m tests.go_peers || \
 	  echo "*** no log tools of other projects: their tests are SKIPPED; install Go to run them ***"
 
-conformance: $(VENV)/.ready peers ## the log against published vectors and other projects' tools
+# The Dataspace Protocol's public conformance suite, fetched once.
+tck: $(VENV)/.ready
+	@$(BIN)/python -m tests.conformance.dsp.suite || \
+	  echo "*** no DSP TCK: the protocol's conformance is NOT TESTED; see tests/conformance/dsp ***"
+
+conformance: $(VENV)/.ready peers tck ## log and protocol against public suites, vectors and others' tools
 	$(BIN)/pytest tests/conformance -q
+
+conformance-10: $(VENV)/.ready tck ## the Dataspace Protocol's suite ten times, a line for each
+	CONFORMANCE_ROUNDS=10 $(BIN)/pytest tests/conformance/dsp/test_suite.py -q -k conforms
 
 interop: setup ## with a connector of another make: Eclipse EDC, from its published artifacts
 	@$(BIN)/python -m tests.interop.edc.build || \

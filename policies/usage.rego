@@ -6,7 +6,8 @@
 # input: now_ms, now, agreement {id, assigner, assignee, target, classification, state, terms},
 # provider, consumer {did, state, roles}, dataset {id, classification, privacy_unit, columns},
 # use {purpose, action}, request {output, columns [{name, role, places, aggregates}], aggregates,
-# functions}, counters {uses, reserved}. docs/policy.md describes each.
+# functions, whole}, counters {uses, reserved}. docs/policy.md describes each. A request that is
+# whole is no query: the dataset's file leaves, with all rows of all columns.
 package dataspace.usage
 
 import data.dataspace.common
@@ -33,6 +34,7 @@ decision := {"allow": true, "reasons": [], "obligations": obligations} if {
 	action_is_use
 	compute_only_kept
 	hidden_untouched
+	purpose_known
 	space.classification_allowed
 	count(refusals) == 0
 	every c in constraints {
@@ -62,6 +64,7 @@ well_formed if {
 	is_string(input.use.purpose)
 	is_string(input.use.action)
 	is_request(input.request)
+	whole_described(input.request)
 	is_number(input.counters.uses)
 	is_number(input.counters.reserved)
 	input.counters.uses >= 0
@@ -91,6 +94,18 @@ is_request(request) if {
 		every place in column.places {
 			place in {"aggregate", "filter", "group", "join", "order", "select"}
 		}
+	}
+}
+
+# What is whole is rows, and every column is shown: else a column could be left out of what is judged.
+whole_described(request) if request.whole == false
+
+whole_described(request) if {
+	request.whole == true
+	request.output == "rows"
+	{column.name | some column in request.columns} == {column.name | some column in input.dataset.columns}
+	every column in request.columns {
+		"select" in column.places
 	}
 }
 
@@ -144,7 +159,12 @@ refusals contains [c.left, observed(c), terms.allowed(c)] if {
 }
 
 # What the gate enforces on the result, or is judged with the dataset's roles below.
-holds(c) if c.left in {"tds:hiddenColumns", "tds:rowCap"}
+holds(c) if c.left == "tds:hiddenColumns"
+
+holds(c) if {
+	c.left == "tds:rowCap"
+	input.request.whole == false
+}
 
 holds(c) if {
 	c.left == "purpose"
@@ -182,9 +202,11 @@ observed(c) := input.now if c.left == "dateTime"
 
 observed(c) := sprintf("%d of %d uses", [used, c.right]) if c.left == "count"
 
-observed(c) := "rows" if c.left == "tds:output"
+observed(c) := shape if c.left in {"tds:minimumGroup", "tds:output", "tds:rowCap"}
 
-observed(c) := "rows" if c.left == "tds:minimumGroup"
+shape := "rows" if input.request.whole == false
+
+shape := "the whole dataset" if input.request.whole == true
 
 # Running uses count: they were reserved before they ran.
 used := input.counters.uses + input.counters.reserved
@@ -206,6 +228,27 @@ applies(p) if {
 	}
 }
 
+# A transfer states no purpose of its own (gate/pulls.py finds the one that the terms leave). Where
+# none is known, a prohibition by purpose could be broken unseen.
+purpose_known if input.request.whole == false
+
+purpose_known if input.use.purpose != ""
+
+purpose_known if count(barred_purposes) == 0
+
+barred_purposes := {purpose |
+	some p in input.agreement.terms.prohibition
+	p.action == "use"
+	some c in p.constraint
+	c.left == "purpose"
+	terms.understood(c)
+	some purpose in terms.purposes(c)
+}
+
+refusals contains ["prohibition", "a transfer, which states no purpose", sprintf("any purpose but: %s", [common.listed(barred_purposes)])] if {
+	not purpose_known
+}
+
 prohibited_use(p) := "any use" if count(p.constraint) == 0
 
 prohibited_use(p) := sprintf("use, %s", [concat("; ", sort({sprintf("%s %s", [c.left, terms.allowed(c)]) |
@@ -223,7 +266,7 @@ compute_only_kept if {
 	input.dataset.classification == "general"
 }
 
-refusals contains ["tds:output", "rows", "aggregates only"] if not compute_only_kept
+refusals contains ["tds:output", shape, "aggregates only"] if not compute_only_kept
 
 # Columns, by the role that the dataset gives them.
 

@@ -54,6 +54,7 @@ good := {
 		],
 		"aggregates": ["avg", "count_distinct"],
 		"functions": [],
+		"whole": false,
 	},
 	"counters": {"uses": 3, "reserved": 1},
 }
@@ -196,6 +197,41 @@ test_prohibition if {
 	refuses(changed("/agreement/terms/prohibition", [{"action": "use", "constraint": [purpose]}]), "prohibition")
 	refuses(changed("/agreement/terms/prohibition", [{"action": "use", "constraint": []}]), "prohibition")
 	allows(changed("/agreement/terms/prohibition", [{"action": "use", "constraint": [other]}]))
+}
+
+# A transfer of the whole dataset.
+
+whole := json.patch(good, [
+	{"op": "replace", "path": "/agreement/classification", "value": "general"},
+	{"op": "replace", "path": "/agreement/terms/permission/0/constraint", "value": array.slice(constraints, 0, 3)},
+	{"op": "replace", "path": "/dataset/classification", "value": "general"},
+	{"op": "replace", "path": "/dataset/columns", "value": [{"name": "dest", "role": "dimension"}]},
+	{"op": "replace", "path": "/request", "value": {
+		"output": "rows",
+		"columns": [{"name": "dest", "role": "dimension", "places": ["select"], "aggregates": []}],
+		"aggregates": [],
+		"functions": [],
+		"whole": true,
+	}},
+])
+
+test_whole if {
+	allows(whole)
+	refuses(json.patch(whole, [{"op": "replace", "path": "/dataset/classification", "value": "important"}]), "tds:output")
+	refuses(json.patch(whole, [{"op": "replace", "path": "/dataset/columns/0/role", "value": "hidden"}]), "tds:hiddenColumns")
+	refuses(json.patch(whole, [{"op": "replace", "path": "/request/columns", "value": []}]), "policy")
+	refuses(json.patch(whole, [{"op": "replace", "path": "/use/purpose", "value": ""}]), "purpose")
+}
+
+test_whole_breaks_terms_of_results if {
+	every at in [3, 4, 5, 6] {
+		kept := json.patch(whole, [
+			{"op": "add", "path": "/agreement/terms/permission/0/constraint/-", "value": constraints[at]},
+			{"op": "add", "path": "/dataset/columns/-", "value": {"name": "seats", "role": "measure"}},
+			{"op": "add", "path": "/request/columns/-", "value": {"name": "seats", "role": "measure", "places": ["select"], "aggregates": []}},
+		])
+		refuses(kept, constraints[at].left)
+	}
 }
 
 test_all_failing_terms_in_order if {

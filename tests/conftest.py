@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from connector.core.interface import Core
@@ -20,6 +21,12 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(autouse=True)
+def _no_correlation() -> None:
+    """What one test binds for its log lines is not the next one's."""
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(scope="session", params=CORES)

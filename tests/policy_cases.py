@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from connector.model.terms import (
     parse_agreement,
 )
 from connector.model.use import ColumnUse, Counters, Description
-from connector.policy import decisions, inputs
+from connector.policy import constraints, decisions, inputs
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PROVIDER = "did:web:airport.example"
@@ -128,6 +128,37 @@ def usage(terms: Terms = TERMS, description: Description = GROUPED) -> dict[str,
     )
 
 
+TRANSFERRED = Terms(
+    permissions=(
+        Rule(
+            "use",
+            (
+                Constraint("purpose", "isAnyOf", ("routing",)),
+                Constraint("dateTime", "lt", "2026-12-31T00:00:00Z"),
+                Constraint("count", "lteq", 5),
+            ),
+        ),
+    ),
+    prohibitions=(Rule("sell"),),
+)
+_OPEN_COLUMNS = [
+    {"name": "dest", "role": "dimension"},
+    {"name": "dep_delay", "role": "measure"},
+]
+
+
+def transfer(terms: Terms = TRANSFERRED) -> dict[str, Any]:
+    """The whole file of a general dataset without columns that are kept back."""
+    data = dataset(Classification.GENERAL, terms)
+    shown = replace(data, columns=(data.columns[0], data.columns[2]))
+    document = usage(terms, constraints.whole(shown))
+    document = changed(document, "use/purpose", constraints.only_purpose(terms))
+    document = changed(document, "dataset/columns", _OPEN_COLUMNS)
+    document = changed(document, "dataset/classification", "general")
+    document = changed(document, "dataset/privacy_unit", "")
+    return changed(document, "agreement/classification", "general")
+
+
 REPORTED = Terms(
     permissions=(
         Rule(
@@ -225,6 +256,23 @@ class Case:
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
 
 
+_ANY_TIME = Terms((Rule("use"),))
+_NO_MARKETING = Terms(
+    (Rule("use"),), prohibitions=(Rule("use", (Constraint("purpose", "eq", "marketing"),)),)
+)
+_TWO_PURPOSES = Terms((Rule("use", (Constraint("purpose", "isAnyOf", ("routing", "audit")),)),))
+_RESULTS = Terms(
+    (
+        Rule(
+            "use",
+            (
+                Constraint("tds:output", "eq", "aggregate"),
+                Constraint("tds:hiddenColumns", "isNoneOf", ("dep_delay",)),
+                Constraint("tds:rowCap", "lteq", 500),
+            ),
+        ),
+    )
+)
 _ONLY_PURPOSE = Terms((Rule("use", TERMS.permissions[0].constraints[:1]),))
 _C = "agreement/terms/permission/0/constraint"
 _R = "requested/terms/permission/0/constraint"
@@ -354,6 +402,74 @@ CASES: dict[str, Case] = {
     ),
     "usage: a column in two roles": Case(
         decisions.USAGE, changed(usage(), "dataset/columns/0/name", "hour"), ["policy"]
+    ),
+    "transfer: allowed": Case(decisions.USAGE, transfer(), []),
+    "transfer: of terms that say nothing": Case(decisions.USAGE, transfer(_ANY_TIME), []),
+    "transfer: important data": Case(
+        decisions.USAGE,
+        changed(transfer(), "dataset/classification", "important"),
+        ["tds:minimumGroup", "tds:output", "tds:output", "tds:privacyUnit"],
+    ),
+    "transfer: agreed when it was important": Case(
+        decisions.USAGE,
+        changed(transfer(), "agreement/classification", "important"),
+        ["tds:output"],
+        reasons=[("tds:output", "the whole dataset", "aggregates only")],
+    ),
+    "transfer: terms that speak of results": Case(
+        decisions.USAGE,
+        transfer(_RESULTS),
+        ["tds:hiddenColumns", "tds:output", "tds:rowCap"],
+        reasons=[
+            ("tds:hiddenColumns", "dep_delay", "columns other than: dep_delay"),
+            ("tds:output", "the whole dataset", "aggregates only"),
+            ("tds:rowCap", "the whole dataset", "at most 500 rows"),
+        ],
+    ),
+    "transfer: a column that the owner hides": Case(
+        decisions.USAGE,
+        changed(transfer(), "dataset/columns/1/role", "hidden"),
+        ["tds:hiddenColumns"],
+    ),
+    "transfer: a privacy unit": Case(
+        decisions.USAGE, changed(transfer(), "dataset/columns/0/role", "unit"), ["tds:privacyUnit"]
+    ),
+    "transfer: one of several purposes": Case(
+        decisions.USAGE,
+        transfer(_TWO_PURPOSES),
+        ["purpose"],
+        reasons=[("purpose", "none", "one of: audit, routing")],
+    ),
+    "transfer: a purpose is prohibited, and none is stated": Case(
+        decisions.USAGE,
+        transfer(_NO_MARKETING),
+        ["prohibition"],
+        reasons=[
+            ("prohibition", "a transfer, which states no purpose", "any purpose but: marketing")
+        ],
+    ),
+    "transfer: used up": Case(
+        decisions.USAGE,
+        changed(transfer(), "counters/uses", 4),
+        ["count"],
+        reasons=[("count", "5 of 5 uses", "at most 5 uses")],
+    ),
+    "transfer: after the end": Case(
+        decisions.USAGE, changed(transfer(), "now_ms", 1798675200000), ["dateTime"]
+    ),
+    "transfer: suspended": Case(
+        decisions.USAGE, changed(transfer(), "consumer/state", "suspended"), ["member"]
+    ),
+    "transfer: a column that is not told": Case(
+        decisions.USAGE,
+        changed(transfer(), "request/columns", [column("dest", "select")]),
+        ["policy"],
+    ),
+    "transfer: of groups": Case(
+        decisions.USAGE, changed(transfer(), "request/output", "aggregate"), ["policy"]
+    ),
+    "usage: without a word of what it is": Case(
+        decisions.USAGE, changed(usage(), "request/whole", "no"), ["policy"]
     ),
     "usage: nothing": Case(decisions.USAGE, {}, ["policy"]),
     "metering: allowed": Case(decisions.METERING, metering(), []),

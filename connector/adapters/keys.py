@@ -101,6 +101,10 @@ class KeyFolder:
     def save_chain(self, pem: bytes) -> None:
         self._write("certificate.pem", pem, replace=True)
 
+    def tls_paths(self) -> tuple[Path, Path]:
+        """Certificate and key of this node in its space, for who reads them itself."""
+        return self._folder / "certificate.pem", self._folder / "tls.pem"
+
     def credential(self) -> str | None:
         """A JWT, or None before enrolment."""
         found = self._read("credential.jwt")

@@ -8,18 +8,31 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import structlog
+from starlette.applications import Starlette
+
 from connector import config
 from connector.app.base import Base
-from connector.errors import ConfigError, Conflict, InvalidInput, NotFound
+from connector.errors import ConfigError, Conflict, InvalidInput, NotFound, Unavailable
+from connector.gate.pulls import Pulls
 from connector.identity.invitations import Space
+from connector.identity.statements import public_bytes
 from connector.model.participant import Participant
 from connector.negotiation.service import Negotiations
+from connector.ports.datasets import DatasetStore
 from connector.ports.negotiation import Post
-from connector.transport.http.dsp import paths
+from connector.transport.http.dsp import door, paths, pull
+from connector.transport.http.dsp.authority import MemberTokens, StaticTokens, by_bearer
 from connector.transport.http.dsp.courier import Courier
+from connector.transport.http.dsp.did import did_document
+from connector.transport.http.dsp.door import Sources
 from connector.transport.http.dsp.holds import Holds
 from connector.transport.http.dsp.outgoing import Outgoing
 from connector.transport.http.dsp.peers import Known, Peers
+from connector.transport.http.server import HttpDoor
+from connector.transport.http.tls import ServerTls
+
+log = structlog.get_logger()
 
 MAX_FILE = 65_536  # bytes of a token's or certificates' file
 
@@ -81,6 +94,82 @@ async def open_reach(
         yield Reach(lookup, outgoing, peers, Holds(), root_url(settings.dsp))
     finally:
         await outgoing.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """What the door serves. ``members`` gives the record of an active member, ``ready`` says why
+    peers would not be served now, or nothing."""
+
+    negotiations: Negotiations
+    datasets: DatasetStore
+    pulls: Pulls
+    members: Callable[[str], Participant]
+    ready: Callable[[], str]
+
+
+@asynccontextmanager
+async def open_door(base: Base[config.Node], reach: Reach, behind: Behind) -> AsyncIterator[None]:
+    """Serve DSP's HTTPS binding until the end of the context, if there is to be a door.
+
+    Raises ``ConfigError`` and, where the port is taken, ``Unavailable``.
+    """
+    settings = base.settings.dsp
+    if not reach.root:
+        yield
+        return
+    known = by_bearer(
+        [
+            StaticTokens(_accepted(base), reach.lookup),
+            MemberTokens(base.ourselves.did, behind.members, base.clock),
+        ]
+    )
+
+    async def authenticate(header: str) -> Participant:
+        participant = await known(header)
+        if reason := behind.ready():
+            raise Unavailable(reason, hint="try again in a moment")
+        return participant
+
+    transfers = behind.negotiations.transfers
+    sources = Sources(
+        did=base.ourselves.did,
+        root=reach.root,
+        formats=behind.pulls.formats,
+        document=did_document(
+            base.ourselves.did,
+            public_bytes(base.ourselves.signing_key),
+            root=reach.root,
+            endpoint=base.settings.endpoint or base.settings.listen,
+        ),
+        authenticate=authenticate,
+        receive=behind.negotiations.receive,
+        negotiation=behind.negotiations.negotiation,
+        transfer=transfers.transfer,
+        datasets=behind.datasets,
+        holds=reach.holds,
+        clock=base.clock,
+        check_address=reach.check_address,
+        observe=base.metrics.call,
+    )
+    app = Starlette(routes=[*door.routes(sources), *pull.routes(behind.pulls)])
+    app.router.redirect_slashes = False
+    # The space's certificate serves where the operator has none of the web's PKI.
+    tls = None if settings.plain_http else base.tls() or ServerTls(*base.keys.tls_paths())
+    http = HttpDoor(app, settings.listen, tls, setting="dsp.listen")
+    address = await http.open()
+    try:
+        log.info("the node serves the Dataspace Protocol", door=address, url=reach.root)
+        yield
+    finally:
+        await http.close()
+
+
+def _accepted(base: Base[config.Node]) -> dict[str, str]:
+    """The tokens that configured peers show."""
+    return {
+        peer.id: read_token(base.data / peer.accepts) for peer in base.settings.peer if peer.accepts
+    }
 
 
 def root_url(dsp: config.Dsp) -> str:

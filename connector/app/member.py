@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -20,15 +21,16 @@ from connector._pb.dataspace.negotiation.v1.negotiation_pb2_grpc import (
     add_NegotiationServiceServicer_to_server,
 )
 from connector._pb.dataspace.usage.v1.usage_pb2_grpc import add_UsageServiceServicer_to_server
+from connector.adapters.dataset_files import LocalDatasetFiles
 from connector.adapters.dataset_store import SqliteDatasetStore
 from connector.adapters.delivery_store import SqliteDeliveryStore
 from connector.adapters.duckdb.engine import DuckDbEngine
 from connector.adapters.keys import KeyFolder
 from connector.adapters.membership_store import SqliteMembershipStore
 from connector.adapters.negotiation_store import SqliteNegotiationStore
-from connector.adapters.no_dataplane import NoDataPlane
+from connector.adapters.pull_store import SqlitePullStore
 from connector.app.base import Base
-from connector.app.dsp import open_reach
+from connector.app.dsp import Behind, open_door, open_reach
 from connector.app.membership import directory_record, renew_certificate, watch
 from connector.app.metrics import Metrics
 from connector.app.outside import served
@@ -37,6 +39,7 @@ from connector.app.reporting import open_reporters_door
 from connector.directory.view import MembershipView
 from connector.errors import ConnectorError
 from connector.gate.gate import Gate
+from connector.gate.pulls import Pulls
 from connector.gate.results import KeptResults
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
@@ -45,6 +48,7 @@ from connector.identity.ourselves import log_origin
 from connector.identity.tokens import TokenVerifier
 from connector.metering.journal import MeterJournal
 from connector.metering.refusals import RefusalLimiter
+from connector.model.negotiation import StoredAgreement
 from connector.model.participant import Membership
 from connector.model.receipt import UseReceipt
 from connector.negotiation.automation import Automation
@@ -86,6 +90,7 @@ class Member:
     services: Services
     streams: ConsumerStreams
     queries: DuckDbEngine
+    pulls: Pulls
     tls: TlsIdentity
     taken_up: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,7 +110,8 @@ class Member:
     async def take_up(self) -> None:
         """Once the log is known to be whole: close what the last run left open, and go on."""
         await self.witnessing.compared.wait()
-        interrupted = await self.base.meter.recover()
+        interrupted = await self.base.meter.recover(self.pulls.uses())
+        await self.pulls.take_up()
         await self.services.negotiations.start()
         await self.streams.resume()
         self.taken_up = True
@@ -152,11 +158,37 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         base.witness_ages(log_origin(space.did))
         queries = DuckDbEngine(base.data / "gate", limits)
         stack.push_async_callback(queries.close)
+        files = LocalDatasetFiles(base.data / "files", base.data / "gate", queries.export)
 
         async def stop_uses(agreement: str) -> int:
             await reporting.stop(agreement)
-            return await gate.stop(agreement)
+            return await gate.stop(agreement) + await pulls.stop(agreement)
 
+        async def agreement_of(id: str) -> StoredAgreement:
+            return await negotiations.agreement(id)
+
+        def observe(receipt: UseReceipt) -> None:
+            _observe(base.metrics, receipt)
+
+        refusals = RefusalLimiter(
+            clock, per_second=limits.refusals_per_minute / 60, burst=limits.refusals_per_minute
+        )
+        pulls = Pulls(
+            did=ourselves.did,
+            base=reach.root,
+            agreement=agreement_of,
+            datasets=datasets,
+            files=files,
+            engine=base.engine,
+            meter=base.meter,
+            refusals=refusals,
+            store=stack.enter_context(closing(SqlitePullStore(base.data / "pulls.db"))),
+            clock=clock,
+            random=os.urandom,
+            member=lookup,
+            observe=observe,
+        )
+        await pulls.open()
         negotiations = Negotiations(
             Collaborators(
                 ourselves=ourselves,
@@ -168,7 +200,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 lookup=lookup,
                 fetch=fetcher(lookup, signed=providers.dataset, foreign=reach.peers.fetch),
                 stop_uses=stop_uses,
-                dataplane=NoDataPlane(),
+                dataplane=pulls,
                 clock=clock,
                 address=reach.address,
             ),
@@ -181,16 +213,12 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             engine=base.engine,
             meter=base.meter,
             queries=queries,
-            refusals=RefusalLimiter(
-                clock,
-                per_second=limits.refusals_per_minute / 60,
-                burst=limits.refusals_per_minute,
-            ),
+            refusals=refusals,
             results=KeptResults(limits.result_kept_s, KEPT_RESULTS_BYTES),
             clock=clock,
             folder=base.data / "gate",
             member=lookup,
-            observe=lambda receipt: _observe(base.metrics, receipt),
+            observe=observe,
             most_waiting=limits.uses_waiting,
         )
         reporting = Reporting(
@@ -235,6 +263,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             journal=MeterJournal(base.meter),
             clock=clock,
             folder=base.data / "gate",
+            files=files,
         )
         calls = OpenCalls()
         authenticate = MutualTls(
@@ -270,6 +299,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             ),
             streams=streams,
             queries=queries,
+            pulls=pulls,
             tls=tls,
         )
 
@@ -292,6 +322,16 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
         stack.push_async_callback(streams.close)
         stack.push_async_callback(negotiations.close)
         stack.push_async_callback(door.drain, settings.drain_s)
+        behind = Behind(
+            negotiations=negotiations,
+            datasets=datasets,
+            pulls=pulls,
+            members=members,
+            ready=member.not_ready,
+        )
+        await stack.enter_async_context(open_door(base, reach, behind))
+        # Before doors that serve pulls are closed: they wait for what flows.
+        stack.push_async_callback(pulls.close)
         await stack.enter_async_context(
             background(
                 ("membership", lambda: watch(view, directory)),

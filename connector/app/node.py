@@ -185,10 +185,18 @@ class Node:
         ]
         checks += witness_checks(base.further)
         waiting = await member.services.negotiations.negotiations(waiting_only=True)
+        open_ = await member.services.transfers.transfers(open_only=True)
+        transfers = [process for process in open_ if process.waiting]
         return [
             *checks,
             Check(
                 "approvals", True, f"{len(waiting)} wait for a person", "connector approvals list"
+            ),
+            Check(
+                "transfers",
+                True,
+                f"{len(transfers)} wait for a person",
+                "connector transfer list --open",
             ),
         ]
 

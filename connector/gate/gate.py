@@ -16,7 +16,6 @@ Everything fails closed: no policy answer, no agreement, no durable receipt, no 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,13 @@ from connector.errors import (
     Refused,
     Unavailable,
 )
+from connector.gate.deciding import (
+    NOT_OFFERED,
+    UNKNOWN_AGREEMENT,
+    decide,
+    exhausted,
+    reservation_of,
+)
 from connector.gate.describe import describe
 from connector.gate.plan import Plan
 from connector.gate.results import KeptResults
@@ -47,7 +53,7 @@ from connector.model.participant import Participant
 from connector.model.receipt import MAX_USE_ID, Outcome, Quantity, UseReceipt
 from connector.model.use import MAX_REQUEST_BYTES, Counters, Decision, Use
 from connector.negotiation.service import Negotiations
-from connector.policy import decisions, inputs
+from connector.policy import inputs
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore, PublishedDataset
 from connector.ports.peers import ReceiptProof
@@ -60,8 +66,6 @@ MAX_PURPOSE = 256
 ENDED = Reason("agreement", "ended while the use ran", "an agreement in force")
 WENT_AWAY = Reason("caller", "went away while the use ran", "a caller that waits")
 UNRECORDED = Reason("log", "the provider could not record the use in time", "a new use")
-UNKNOWN_AGREEMENT = Reason("agreement", "not an agreement of this consumer", "one in force")
-NO_DIGEST = bytes(32)  # of a request under no agreement: there is no secret to key it with
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,7 @@ class Gate:
             return await self._refuse(reservation, (UNKNOWN_AGREEMENT,))
         published = await self.datasets.get(agreement.terms.target)
         if published is None:
-            reason = Reason("target", "the dataset is not offered any more", "an offered dataset")
-            return await self._refuse(reservation, (reason,))
+            return await self._refuse(reservation, (NOT_OFFERED,))
         try:
             # Hostile text can take a tenth of a second: others must not wait for it.
             plan = await asyncio.to_thread(describe, use.query, published.dataset)
@@ -173,7 +176,7 @@ class Gate:
             case Claim.GRANTED:
                 return await self._run(agreement, published, plan, decision, reservation)
             case Claim.EXHAUSTED:
-                return await self._refuse(reservation, (_exhausted(reservation, claimed.counters),))
+                return await self._refuse(reservation, (exhausted(reservation, claimed.counters),))
             case Claim.DONE if claimed.recorded is not None:
                 return self._again(claimed.recorded, reservation)
         raise Conflict("this use is running now", hint="ask again for its receipt in a moment")
@@ -197,12 +200,7 @@ class Gate:
             description=plan.description,
             counters=counters,
         )
-        try:
-            answer = await self.engine.evaluate(decisions.USAGE, document)
-        except ConnectorError as error:
-            log.warning("no decision", reason=error.message)
-            return decisions.no_answer(self.engine.digest)
-        return decisions.read_usage(answer, self.engine.digest)
+        return await decide(self.engine, document)
 
     async def _run(
         self,
@@ -362,37 +360,14 @@ def _check(use: Use) -> None:
 def _reservation(
     did: str, use: Use, agreement: StoredAgreement | None, policy_digest: bytes
 ) -> Reservation:
-    return Reservation(
-        scope=agreement.terms.id if agreement else use.consumer,
+    return reservation_of(
+        agreement,
         use_id=use.use_id,
-        limit=_limit(agreement) if agreement else None,
         provider=did,
         consumer=use.consumer,
         purpose=use.purpose,
-        agreement_digest=hashlib.sha256(agreement.terms.document).digest() if agreement else b"",
+        request=use.query.encode(),
         policy_digest=policy_digest,
-        request_digest=hmac.digest(agreement.secret, use.query.encode(), "sha256")
-        if agreement
-        else NO_DIGEST,
-    )
-
-
-def _limit(agreement: StoredAgreement) -> int | None:
-    """The least that a count term allows. Policy has refused whatever else is said of counts."""
-    limits = [
-        constraint.right
-        for constraint in agreement.terms.terms.find("count")
-        if isinstance(constraint.right, int)
-    ]
-    return min(limits, default=None)
-
-
-def _exhausted(reservation: Reservation, counters: Counters) -> Reason:
-    used = counters.uses + counters.reserved
-    return Reason(
-        "count",
-        f"{used} of {reservation.limit} uses",
-        f"at most {reservation.limit} uses",
     )
 
 

@@ -11,7 +11,7 @@ The interface takes batches; a single use is a batch of one. What the decisions 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -192,13 +192,20 @@ class Meter:
             return None
         return self._ledger.recorded(index, tip)
 
-    async def recover(self) -> int:
+    def reservation(self, scope: str, use_id: str) -> Reservation | None:
+        """The open one of this use, without its limit."""
+        return self._ledger.state.reservation((scope, use_id))
+
+    async def recover(self, go_on: Collection[tuple[str, str]] = ()) -> int:
         """Close each reservation that an earlier run left open with an INTERRUPTED receipt.
 
         Nothing of their results was released, as a receipt comes before that; so the allowance
-        gets them back. Returns how many. Call it once, before the first use.
+        gets them back. Those of ``go_on`` (scope and use id), whose results leave before their
+        receipts, stay open: who kept account of them ends them. Returns how many were closed.
+        Call it once, before the first use.
         """
-        left, self._left_open = self._left_open, []
+        left = [one for one in self._left_open if (one.scope, one.use_id) not in go_on]
+        self._left_open = []
         for at in range(0, len(left), MAX_CALL):
             await self.record(
                 [

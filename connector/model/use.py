@@ -48,6 +48,7 @@ class Description:
 
     ``output`` is ``aggregate`` (every output row comes from a group) or ``rows``.
     ``aggregates`` are lower-case function names, as ``count``, ``count_distinct``, ``avg``.
+    ``whole``: it is no query, the dataset's file leaves with all rows of all columns.
     """
 
     output: str
@@ -55,6 +56,7 @@ class Description:
     columns: tuple[ColumnUse, ...]
     aggregates: tuple[str, ...]
     functions: tuple[str, ...]
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ Messages can cross, here more than in a negotiation, because both parties may sp
 SUSPENDED. Who has sent its own last message in the state ``left`` and then receives one that was
 legal in ``left`` has crossed with it, and so has the other side, the other way round. Both take
 the more final of the two outcomes (``TERMINATED`` over ``COMPLETED`` over ``SUSPENDED`` over
-``STARTED``), and so agree without another word.
+``STARTED``), and so agree without another word. What this does not resolve is a suspension that is
+taken back before the other side has had it, while that one suspends or resumes too: the two may
+differ then, and no data flows unless the provider's state is STARTED, until either terminates.
 
 A consumer's start asks a provider to go on after a suspension, and moves both to STARTED; but only
 the provider knows where the data is then. So it answers with a start of its own, as though the two

@@ -1,7 +1,8 @@
 """Publishing a dataset: look at the source, judge the terms, prepare the rows, sign, list.
 
 The rows that queries will see are copied into a file of the gate's own that holds no hidden
-column. The space's listing policy decides before anything is copied or announced.
+column. The space's listing policy decides before anything is copied or announced. A file that may
+leave as a whole (general data, nothing hidden) is kept beside, for transfers (``gate.pulls``).
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from connector.model.catalog import (
 )
 from connector.model.terms import Offer, parse_sections
 from connector.policy import inputs
+from connector.policy.constraints import may_leave_whole
 from connector.policy.decisions import LISTING, read_listing
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore, PublishedDataset
 from connector.ports.journal import Journal
 from connector.ports.peers import DirectoryPeer
 from connector.ports.policy import PolicyEngine
+from connector.ports.pulls import SourceFiles
 from connector.ports.query import QueryEngine, SourceInfo
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -79,7 +82,7 @@ class Published:
 
 
 class Publisher:
-    """``folder`` is where the gate keeps its prepared rows."""
+    """``folder`` is where the gate keeps its prepared rows, ``files`` where whole files are."""
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Publisher:
         journal: Journal,
         clock: Clock,
         folder: Path,
+        files: SourceFiles,
     ) -> None:
         self._ourselves = ourselves
         self._store = store
@@ -101,24 +105,52 @@ class Publisher:
         self._journal = journal
         self._clock = clock
         self._folder = folder
+        self._files = files
 
     async def publish(self, wanted: Publication) -> Published:
         """Raises ``InvalidInput``, ``Refused`` (by the listing policy), ``Unavailable``."""
+        stamp = await self._files.stamp(wanted.source)
         source = await self._queries.inspect(wanted.source, wanted.csv_null)
         dataset = await self._describe(wanted, source)
         await self._judge(dataset, wanted.accept_free_sql)
         visible = tuple(c.name for c in dataset.columns if c.role is not Role.HIDDEN)
         record = sign_dataset(self._ourselves.signing_key, dataset)
         database = f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.duckdb"
-        rows = await self._queries.prepare(
-            wanted.source,
-            visible,
-            dataset.table,
-            self._folder / database,
-            wanted.csv_null,
-            dataset.privacy_unit,
-        )
+        # What may leave as it is, is kept as it is; then queries read the same bytes.
+        kept = None
+        if may_leave_whole(dataset):
+            kept = await self._files.keep(wanted.source, database, stamp)
         before = await self._store.get(dataset.id)
+        try:
+            rows = await self._queries.prepare(
+                kept or wanted.source,
+                visible,
+                dataset.table,
+                self._folder / database,
+                wanted.csv_null,
+                dataset.privacy_unit,
+            )
+            await self._put_up(wanted, dataset, record, database, rows, before)
+        except ConnectorError:
+            await self._files.drop(database)
+            raise
+        if before is not None:
+            await self._files.drop(before.database)
+        warnings = [COPY_WARNING]
+        if wanted.accept_free_sql:
+            warnings.insert(0, FREE_SQL_WARNING)
+        return Published(dataset.id, dataset.offers[0].id, rows, tuple(warnings))
+
+    async def _put_up(
+        self,
+        wanted: Publication,
+        dataset: Dataset,
+        record: str,
+        database: str,
+        rows: int,
+        before: PublishedDataset | None,
+    ) -> None:
+        """Offer what is prepared: here, in the log, at the directory."""
         await self._store.save(
             PublishedDataset(
                 dataset=dataset,
@@ -142,10 +174,6 @@ class Publisher:
         except ConnectorError:
             await self._take_back(dataset.id, before, digest)
             raise
-        warnings = [COPY_WARNING]
-        if wanted.accept_free_sql:
-            warnings.insert(0, FREE_SQL_WARNING)
-        return Published(dataset.id, dataset.offers[0].id, rows, tuple(warnings))
 
     async def _take_back(
         self, dataset_id: str, before: PublishedDataset | None, digest: str

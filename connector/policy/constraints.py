@@ -17,7 +17,9 @@ from enum import StrEnum
 
 from connector.errors import InvalidInput, Reason
 from connector.model import fields
+from connector.model.catalog import Classification, Dataset, Role
 from connector.model.terms import Constraint, Operand, Rule, Terms
+from connector.model.use import ColumnUse, Description
 
 MAX_SHOWN = 200  # characters of a part that is not understood
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,6 +203,30 @@ def understood(constraint: Constraint) -> bool:
         and bool(constraint.unit) is meaning.unit
         and meaning.valid(constraint.operator, constraint.right)
     )
+
+
+def only_purpose(terms: Terms) -> str:
+    """The purpose of a use that states none, as a transfer after DSP: the one that the terms leave,
+    or empty where they leave several, or say nothing of purposes."""
+    allowed = [
+        {constraint.right} if isinstance(constraint.right, str) else set(constraint.right)
+        for constraint in terms.find("purpose")
+        if understood(constraint) and not isinstance(constraint.right, int)
+    ]
+    left = set.intersection(*allowed) if allowed else set()
+    return left.pop() if len(left) == 1 else ""
+
+
+def may_leave_whole(dataset: Dataset) -> bool:
+    """Whether there can be terms under which the file leaves as it is; policy decides of each."""
+    kept_back = {Role.HIDDEN, Role.UNIT} & {column.role for column in dataset.columns}
+    return dataset.classification is Classification.GENERAL and not kept_back
+
+
+def whole(dataset: Dataset) -> Description:
+    """A transfer of the dataset's file, as policy sees it: all rows, each column shown."""
+    columns = tuple(ColumnUse(c.name, c.role.value, ("select",)) for c in dataset.columns)
+    return Description("rows", (dataset.table,), columns, (), (), whole=True)
 
 
 def operand_text(right: Operand) -> str:

@@ -72,6 +72,7 @@ def usage_input(
             ],
             "aggregates": list(description.aggregates),
             "functions": list(description.functions),
+            "whole": description.whole,
         },
         "counters": {"uses": counters.uses, "reserved": counters.reserved},
     }

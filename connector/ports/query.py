@@ -121,8 +121,8 @@ class QueryFailed(ConnectorError):
 
 class QueryEngine(Protocol):
     """Coroutines may overlap; those that find no worker free wait for one, in order. A cancelled
-    coroutine stops its work at once. ``prepare`` alone writes, and what it wrote is on stable
-    storage, whole or not there."""
+    coroutine stops its work at once. ``prepare`` and ``export`` alone write, and what they wrote
+    is on stable storage, whole or not there."""
 
     async def inspect(self, source: Path, csv_null: str) -> SourceInfo:
         """Columns and rows of a Parquet or CSV file, or of a folder of them.
@@ -145,6 +145,15 @@ class QueryEngine(Protocol):
 
         ``privacy_unit`` is one of the columns, or empty. Raises as ``inspect``, also for a column
         of a type that cannot be queried (lists, structs, blobs).
+        """
+        ...
+
+    async def export(
+        self, database: Path, table: str, columns: tuple[str, ...], target: Path
+    ) -> None:
+        """Write these columns of all rows of a prepared table to the new Parquet file ``target``.
+
+        Raises ``Unavailable``.
         """
         ...
 

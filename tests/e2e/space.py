@@ -110,7 +110,12 @@ class Space:
 
     async def admit(self, name: str, roles: list[str], settings: str = "") -> Member:
         """A new member: initialised, started, invited, enrolled, ready."""
-        member = self.prepare(name, settings)
+        self.prepare(name, settings)
+        return await self.enrol(name, roles)
+
+    async def enrol(self, name: str, roles: list[str]) -> Member:
+        """A member that was prepared: started, invited, enrolled, ready."""
+        member = self.members[name]
         member.start()
         async with self.operator() as operator:
             invitation = await operator.invite(name, roles=roles)
@@ -206,7 +211,7 @@ def _configure(data: Path, settings: str) -> None:
     if opened is not None:
         kept += _without(written[opened:], lines[table:])
     for line in lines[table:]:
-        if line.startswith("["):
+        if line.startswith("[") and not line.startswith("[["):
             kept.remove(line)
     opened = next((at for at, line in enumerate(kept) if line.startswith("[")), len(kept))
     ordered = [*lines[:table], *kept[:opened], *lines[table:], "", *kept[opened:]]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
 
@@ -243,6 +244,17 @@ async def test_another_file_gets_another_worker(
 def replace_columns(names: tuple[str, ...]) -> Dataset:
     columns = tuple(column for column in DATASET.columns if column.name in names)
     return replace(DATASET, columns=columns)
+
+
+async def test_an_export_is_whole_or_not_there(
+    engine: DuckDbEngine, database: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "files" / "rows.parquet"
+    await engine.export(database, "trips", ("city", "month"), target)
+    assert pq.read_table(target).column_names == ["city", "month"]
+    with pytest.raises(Unavailable):
+        await engine.export(database, "trips", ("nobody",), tmp_path / "files" / "other.parquet")
+    assert [path.name for path in target.parent.iterdir()] == ["rows.parquet"]
 
 
 async def test_no_file(engine: DuckDbEngine, tmp_path: Path) -> None:

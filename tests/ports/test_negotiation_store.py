@@ -20,6 +20,7 @@ from connector.model.negotiation import (
     StoredAgreement,
 )
 from connector.model.terms import Offer, Terms, agreement_document, parse_agreement
+from connector.model.transfer import DataAddress, TransferProcess, TransferState
 from connector.negotiation.recent import RecentStore
 from connector.ports.negotiation import Act, Change, Counts, Letter
 
@@ -72,6 +73,37 @@ def agreement(id_="urn:uuid:1", pid="p1", channel=CHANNEL, **changes):
     return replace(stored, **changes)
 
 
+def transfer(pid="t1", channel=CHANNEL, **changes):
+    return replace(
+        TransferProcess(
+            pid=pid,
+            peer_pid=f"peer of {pid}",
+            party=channel.party,
+            peer=channel.peer,
+            agreement_id="urn:uuid:1",
+            format="HttpData-PULL",
+            state=TransferState.REQUESTED,
+            revision=1,
+            dataset="航班",
+            address="https://a.example/dsp",
+            updated_ms=5,
+        ),
+        **changes,
+    )
+
+
+FULL = transfer(
+    state=TransferState.STARTED,
+    data_address=DataAddress("t", "https://a.example/pull", (("名", "\x00"), ("名", ""))),
+    waiting=True,
+    code="c",
+    reason="r",
+    left=TransferState.SUSPENDED,
+    resuming=True,
+    heard="00",
+)
+
+
 class Kept:
     """A store that can be opened again over what it wrote."""
 
@@ -110,6 +142,11 @@ async def test_empty(kept):
     assert await store.negotiations(waiting_only=False, limit=10) == ()
     assert await store.agreement("urn:uuid:1") is None
     assert await store.agreements(party=None, limit=10) == ()
+    assert await store.transfer("t1") is None
+    assert await store.transfer_by_peer_pid(CHANNEL, "t1") is None
+    assert await store.transfer_by_peer_pid(CHANNEL, "") is None
+    assert await store.open_transfers(CHANNEL) == 0
+    assert await store.transfers(limit=10) == ()
     assert await store.counts(CHANNEL) == Counts()
     assert await store.outbox(CHANNEL, 0, 10) == ()
     assert await store.pending_acts(CHANNEL) == ()
@@ -123,6 +160,7 @@ async def test_one_change_is_kept_whole_and_for_good(kept):
             channel=CHANNEL,
             negotiation=negotiation(waiting=True, left=State.VERIFIED),
             agreement=agreement(),
+            transfers=(FULL, transfer("t2", peer_pid="")),
             outgoing=(b"one", b"two"),
             correlation_id="abc",
             received=1,
@@ -136,6 +174,9 @@ async def test_one_change_is_kept_whole_and_for_good(kept):
     assert await store.by_peer_pid(CHANNEL, "peer of p1") == expected
     assert await store.negotiations(waiting_only=True, limit=10) == (expected,)
     assert await store.agreement("urn:uuid:1") == agreement()
+    assert await store.transfer("t1") == FULL
+    assert await store.transfer_by_peer_pid(CHANNEL, "peer of t1") == FULL
+    assert await store.transfers(limit=10) == (transfer("t2", peer_pid=""), FULL)
     assert await store.counts(CHANNEL) == Counts(sent=2, acknowledged=0, received=1)
     letters = (Letter(1, b"one", "abc"), Letter(2, b"two", "abc"))
     assert await store.outbox(CHANNEL, 0, 10) == letters
@@ -147,6 +188,8 @@ async def test_one_change_is_kept_whole_and_for_good(kept):
     for other in OTHERS:
         assert await store.by_peer_pid(other, "peer of p1") is None
         assert await store.open_count(other) == 0
+        assert await store.transfer_by_peer_pid(other, "peer of t1") is None
+        assert await store.open_transfers(other) == 0
         assert await store.counts(other) == Counts()
         assert await store.outbox(other, 0, 10) == ()
         assert await store.pending_acts(other) == ()
@@ -167,6 +210,11 @@ CONFLICTS = {
     "a change of what is not there": whole(negotiation=negotiation("p9", revision=2)),
     "an agreement that exists": whole(agreement=agreement(ended_reason="x")),
     "an agreement's revision": whole(agreement=agreement(revision=3, ended_reason="x")),
+    "a transfer that exists": whole(transfers=(transfer(peer_pid="another"),)),
+    "a transfer of a peer's that exists": whole(transfers=(transfer("t2", peer_pid="peer of t1"),)),
+    "a transfer's revision": whole(transfers=(transfer(revision=3),)),
+    "a change of a transfer that is not there": whole(transfers=(transfer("t9", revision=2),)),
+    "a good transfer and a bad one": whole(transfers=(transfer("t2"), transfer("t1"))),
     "a message again": whole(received=1),
     "a message too early": whole(received=3),
     "a good part and a bad one": whole(negotiation=negotiation(revision=3), received=7),
@@ -176,13 +224,16 @@ CONFLICTS = {
 @pytest.mark.parametrize("change", CONFLICTS.values(), ids=CONFLICTS.keys())
 async def test_a_conflict_changes_nothing(kept, change):
     store = kept.store
-    await store.commit(whole(negotiation=negotiation(), agreement=agreement(), received=1))
+    await store.commit(
+        whole(negotiation=negotiation(), agreement=agreement(), transfers=(transfer(),), received=1)
+    )
     await store.commit(Change(channel=CHANNEL, negotiation=negotiation(revision=2)))
 
     async def everything():
         return (
             await store.negotiations(waiting_only=False, limit=10),
             await store.agreements(party=None, limit=10),
+            await store.transfers(limit=10),
             await store.outbox(CHANNEL, 0, 10),
             await store.counts(CHANNEL),
             await store.pending_acts(CHANNEL),
@@ -301,3 +352,52 @@ async def test_old_terminated_ones_are_forgotten(kept, monkeypatch):
     assert [one.pid for one in listed] == ["done", "p3", "p2", "other"]
     assert await store.agreement("urn:uuid:0") is None
     assert await store.agreement("urn:uuid:3") is not None
+
+
+async def test_transfers_are_listed_newest_first_and_counted(kept):
+    store = kept.store
+    for number, state in enumerate(TransferState):
+        one = transfer(f"t{number}", state=state, agreement_id=f"urn:uuid:{number % 2}")
+        await store.commit(Change(channel=CHANNEL, transfers=(one,)))
+    other = transfer("other", OTHERS[0], agreement_id="urn:uuid:9")
+    await store.commit(Change(channel=OTHERS[0], transfers=(other,)))
+
+    async def pids(**wanted):
+        return [one.pid for one in await store.transfers(**{"limit": 10, **wanted})]
+
+    assert await pids() == ["other", "t4", "t3", "t2", "t1", "t0"]
+    assert await pids(limit=2) == ["other", "t4"]
+    assert await pids(open_only=True) == ["other", "t2", "t1", "t0"]
+    assert await pids(agreement_id="urn:uuid:0") == ["t4", "t2", "t0"]
+    assert await pids(agreement_id="urn:uuid:0", open_only=True) == ["t2", "t0"]
+    assert await store.open_transfers(CHANNEL) == 3
+    assert await store.open_transfers(OTHERS[0]) == 1
+
+
+async def test_a_transfer_is_changed_one_revision_at_a_time(kept):
+    store = kept.store
+    await store.commit(Change(channel=CHANNEL, transfers=(transfer(peer_pid=""),)))
+    changed = replace(FULL, revision=2)
+    await store.commit(Change(channel=CHANNEL, transfers=(changed,)))
+    assert await store.transfer("t1") == changed
+    changes = [
+        Change(channel=CHANNEL, transfers=(replace(changed, revision=3, code=code),))
+        for code in "ab"
+    ]
+    results = await asyncio.gather(*(store.commit(c) for c in changes), return_exceptions=True)
+    assert [isinstance(result, Conflict) for result in results].count(True) == 1
+
+
+async def test_old_transfers_that_are_over_are_forgotten(kept, monkeypatch):
+    monkeypatch.setattr(negotiation_store, "MAX_TERMINATED", 2)
+    store = kept.store
+    ends = (TransferState.TERMINATED, TransferState.COMPLETED)
+    other = transfer("other", OTHERS[0], state=TransferState.TERMINATED)
+    await store.commit(Change(channel=OTHERS[0], transfers=(other,)))
+    for number in range(4):
+        one = transfer(f"t{number}", state=ends[number % 2])
+        await store.commit(Change(channel=CHANNEL, transfers=(one,)))
+    await store.commit(Change(channel=CHANNEL, transfers=(transfer("new"),)))
+    kept.reopen()
+    listed = await kept.store.transfers(limit=10)
+    assert [one.pid for one in listed] == ["new", "t3", "t2", "other"]

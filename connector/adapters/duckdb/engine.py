@@ -99,27 +99,40 @@ class DuckDbEngine:
         csv_null: str,
         privacy_unit: str = "",
     ) -> int:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A folder of its own: all that the worker can write to.
-        folder = target.with_name(f".{secrets.token_hex(8)}{_UNFINISHED}")
-        folder.mkdir(mode=0o700)
-        written = folder / "rows.duckdb"
         request = {
             "do": "prepare",
             "source": _absolute(source),
             "columns": list(columns),
             "table": table,
-            "target": _absolute(written),
             "csv_null": csv_null,
             "privacy_unit": privacy_unit,
         }
+        return int((await self._write(request, target))["rows"])
+
+    async def export(
+        self, database: Path, table: str, columns: tuple[str, ...], target: Path
+    ) -> None:
+        request = {
+            "do": "export",
+            "database": _key(database).path,
+            "columns": list(columns),
+            "table": table,
+        }
+        await self._write(request, target)
+
+    async def _write(self, request: Mapping[str, Any], target: Path) -> Mapping[str, Any]:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A folder of its own: all that the worker can write to.
+        folder = target.with_name(f".{secrets.token_hex(8)}{_UNFINISHED}")
+        folder.mkdir(mode=0o700)
+        written = folder / f"rows{target.suffix}"
         try:
-            rows = int((await self._read_source(request))["rows"])
+            answer = await self._read_source({**request, "target": _absolute(written)})
             written.replace(target)
             _sync(target.parent)
         finally:
             shutil.rmtree(folder)
-        return rows
+        return answer
 
     async def sandbox_report(self) -> Mapping[str, Any]:
         """Which protections hold for a worker on this machine (``sandbox.SandboxReport``)."""

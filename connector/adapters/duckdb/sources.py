@@ -86,17 +86,45 @@ def prepare(
             connection.execute("CHECKPOINT")
         except duckdb.Error as error:
             raise _unreadable(error) from error
-    descriptor = os.open(target, os.O_RDONLY)
+    _sync(target)
+    return int(rows)
+
+
+def export(
+    database: Path,
+    table: str,
+    columns: Sequence[str],
+    target: Path,
+    *,
+    memory_mb: int,
+    threads: int,
+) -> None:
+    """Write ``columns`` of a prepared ``table`` to the new Parquet file ``target``, which is on
+    stable storage on return. Raises DuckDB's errors."""
+    os.umask(0o077)
+    listed = ", ".join(_name(column) for column in columns)
+    with _connect(str(database), memory_mb, threads, read_only=True) as connection:
+        connection.execute(
+            f"COPY (SELECT {listed} FROM {_name(table)})"  # noqa: S608
+            f" TO {_text(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return int(rows)
 
 
-def _connect(path: str, memory_mb: int, threads: int) -> duckdb.DuckDBPyConnection:
+def _connect(
+    path: str, memory_mb: int, threads: int, *, read_only: bool = False
+) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         path,
+        read_only=read_only,
         config={
             "autoload_known_extensions": "false",
             "autoinstall_known_extensions": "false",

@@ -1,9 +1,10 @@
 """The worker's program: one child process, one kind of job, one request after another.
 
 It is started by ``process`` as ``python -I`` with an empty environment and no files but its
-standard pipes. The first request says what it will be: ``open`` a prepared file for queries, or
-``inspect`` or ``prepare`` a source. It shuts itself in before it opens anything, answers, and
-goes when its input ends. What fails is named by a code; the engine's own words stay here.
+standard pipes. The first request says what it will be: ``open`` a prepared file for queries,
+``inspect`` or ``prepare`` a source, or ``export`` a prepared file. It shuts itself in before it
+opens anything, answers, and goes when its input ends. What fails is named by a code; the engine's
+own words stay here.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Worker:
                 return self._inspect(request), b""
             case "prepare":
                 return self._prepare(request), b""
+            case "export":
+                return self._export(request), b""
         raise ValueError("unknown request")
 
     def _open(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,6 +126,19 @@ class Worker:
             threads=request["threads"],
         )
         return {"rows": rows}
+
+    def _export(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        database, target = Path(request["database"]), Path(request["target"])
+        self._shut_in_for_preparing(request, database, [target.parent])
+        sources.export(
+            database,
+            request["table"],
+            request["columns"],
+            target,
+            memory_mb=request["memory_mb"],
+            threads=request["threads"],
+        )
+        return {}
 
     def _shut_in_for_preparing(
         self, request: Mapping[str, Any], source: Path, writable: list[Path]

@@ -102,7 +102,7 @@ def application(services: Services, watch: Watch, entry: Entry, *, version: str)
     async def describe(_: Request) -> Response:
         return JSONResponse(document)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/openapi.json", describe),
             *(
@@ -113,6 +113,8 @@ def application(services: Services, watch: Watch, entry: Entry, *, version: str)
         middleware=[Middleware(_Entrance, entry=entry)],
         exception_handlers={HTTPException: _not_offered},
     )
+    app.router.redirect_slashes = False  # a path is a call's, or nothing
+    return app
 
 
 class Endpoint:

@@ -1,11 +1,16 @@
-"""How long a connection may take to ask: places are few, and silence is cheap for who sends it."""
+"""How long a connection may take to ask: places are few, and silence is cheap for who sends it.
+
+It also shows each request the connection that it came by, for answers that must be cut at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+TRANSPORT = "tds.transport"  # the key in a request's scope: its ``asyncio.Transport``
 REQUEST_S = 10.0  # seconds from the connection, or a request's first byte, to the end of its head
 
 
@@ -21,6 +26,12 @@ class Patient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None:
+            scope = cast("dict[str, Any]", self.cycle.scope)
+            scope[TRANSPORT] = self.transport
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

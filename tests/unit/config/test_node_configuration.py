@@ -106,6 +106,9 @@ WRONG = {
     "an unknown log level": (NODE + 'log_level = "verbose"', "log_level"),
     "a certificate without its key": (NODE + '[https]\ncertificate = "door.pem"', "https"),
     "a key without its certificate": (NODE + '[https]\nkey = "door.key"', "https"),
+    "management over plain HTTP": (NODE + '[management]\nhttp = "0.0.0.0:9090"', "loopback"),
+    "management at a name": (NODE + '[management]\nhttp = "a.example:9090"', "loopback"),
+    "management without a port": (NODE + '[management]\nhttp = "127.0.0.1"', "management.http"),
     "a witness over plain HTTP": (NODE + witness("http://w.example"), r"witness\[0\].url"),
     "a witness over another protocol": (NODE + witness("ftp://w.example"), "url"),
     "a witness without a host": (NODE + witness("https://"), "url"),
@@ -165,3 +168,23 @@ def test_the_socket_is_where_the_kernel_can_bind_it(tmp_path: Path) -> None:
     assert config.socket_path(tmp_path, long) == Path(long)
     with pytest.raises(ConfigError, match="longer"):
         config.socket_path(tmp_path, long + "x")
+
+
+def test_the_socket_that_speaks_http_is_beside_the_other(tmp_path: Path) -> None:
+    assert config.http_socket_path(tmp_path, "").name == "management-http.sock"
+    assert config.http_socket_path(tmp_path, "/run/a/x.sock") == Path("/run/a/x-http.sock")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9090", "127.8.8.8:1", "[::1]:9090", "localhost:1"])
+def test_management_over_plain_http_on_loopback(tmp_path: Path, address: str) -> None:
+    text = f'[management]\nhttp = "{address}"\n'
+    for found in (
+        config.load_node(write(tmp_path, NODE + text)),
+        config.load_directory(write(tmp_path, DIRECTORY + text)),
+    ):
+        assert found.management == config.Management(address)
+
+
+def test_management_elsewhere_with_tls(tmp_path: Path) -> None:
+    text = '[management]\nhttp = "0.0.0.0:9090"\n[https]\ncertificate = "c"\nkey = "k"\n'
+    assert config.load_node(write(tmp_path, NODE + text)).management.http == "0.0.0.0:9090"

@@ -142,3 +142,22 @@ def test_what_enrolment_brings_is_kept(folder):
     (folder / "space.json").write_bytes(b"{}")
     with pytest.raises(InvalidInput):
         again.space()
+
+
+def test_a_secret_is_made_once_and_only_for_us(folder):
+    made = KeyFolder(folder).secret("management.token")
+    assert len(made) == 43
+    assert KeyFolder(folder).secret("management.token") == made
+    (path,) = folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="others"):
+        KeyFolder(folder).secret("management.token")
+
+
+@pytest.mark.parametrize("held", ["", "short\n", "x" * 31, "x" * 31 + " y", "\u00e9" * 40])
+def test_a_secret_that_can_be_guessed_is_refused(folder, held):
+    KeyFolder(folder).secret("token")
+    (folder / "token").write_text(held)
+    with pytest.raises(ConfigError, match="not a secret"):
+        KeyFolder(folder).secret("token")

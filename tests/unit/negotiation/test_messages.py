@@ -11,6 +11,7 @@ from connector.model.negotiation import (
     Message,
     MessageType,
 )
+from connector.model.transfer import DataAddress, TransferError, TransferMessage, TransferType
 from connector.negotiation.messages import decode, encode, offer_bytes
 from tests.negotiators import OFFER, other_terms, terms
 
@@ -25,6 +26,27 @@ CONTENTS = [
     ContractNegotiationError("c", "", "not_found", "no such negotiation"),
     ContractNegotiationError("", "", "", ""),
     AgreementNotice("urn:uuid:a", "statement"),
+    TransferMessage(TransferType.REQUEST, "c", "", agreement_id="a", format="f"),
+    TransferMessage(
+        TransferType.REQUEST,
+        "c",
+        "",
+        agreement_id="a",
+        format="f",
+        callback="https://x.example",
+        data_address=DataAddress("push"),
+    ),
+    TransferMessage(TransferType.START, "c", "p"),
+    TransferMessage(
+        TransferType.START,
+        "c",
+        "p",
+        data_address=DataAddress("t", "https://x.example", (("名", "值"), ("名", ""))),
+    ),
+    TransferMessage(TransferType.COMPLETION, "c", "p"),
+    TransferMessage(TransferType.SUSPENSION, "c", "p", code="night", reason="不行"),
+    TransferMessage(TransferType.TERMINATION, "c", "p"),
+    TransferError("c", "p", "conflict", "no"),
 ]
 
 
@@ -44,6 +66,17 @@ HOSTILE = {
     "a number": b'{"type":"AgreementNotice","agreementId":1,"statement":"s"}',
     "no base64": b'{"type":"ContractRequestMessage","consumerPid":"c","offer":"*"}',
     "base64 spelt otherwise": b'{"type":"ContractRequestMessage","offer":"e31="}',
+    "a negotiation's field in a transfer": b'{"type":"TransferStartMessage","signature":"s"}',
+    "an address that is none": b'{"type":"TransferStartMessage","dataAddress":[]}',
+    "an address without a type": b'{"type":"TransferStartMessage","dataAddress":{"endpoint":"x"}}',
+    "an address with more": (
+        b'{"type":"TransferStartMessage","dataAddress":{"endpointType":"x","endpoint":"",'
+        b'"endpointProperties":[],"x":1}}'
+    ),
+    "properties that are no pairs": (
+        b'{"type":"TransferStartMessage","dataAddress":{"endpointType":"x","endpoint":"",'
+        b'"endpointProperties":[["a"]]}}'
+    ),
     "twice": b'{"type":"AgreementNotice","type":"AgreementNotice"}',
     "deep": b"[" * 50_000,
     "huge": b'{"type":"' + b"x" * (1 << 17) + b'"}',

@@ -61,7 +61,19 @@ class Node:
             journal=self.journal,
             clock=ManualClock(),
             folder=Path("gate"),
+            files=self,  # type: ignore[arg-type]
         )
+
+    async def stamp(self, source):
+        return b"as it is"
+
+    async def keep(self, source, database, stamp):
+        assert stamp == b"as it is"
+        self._do("keep")
+        return Path("files") / database
+
+    async def drop(self, database):
+        self.done.append(f"drop {len(database)}")
 
     def _do(self, what: str) -> None:
         if self.fails == what:
@@ -79,6 +91,10 @@ class Node:
         return {"allow": self.allow, "reasons": [] if self.allow else reasons, "obligations": {}}
 
     async def prepare(self, source, columns, table, target, csv_null, privacy_unit=""):
+        self.prepared_from = source
+        if not privacy_unit:
+            self._do("copy")
+            return 1500
         assert columns == ("dest", "tailnum", "delay"), "a hidden column is not even copied"
         assert (table, privacy_unit, target.parent) == ("flights", "tailnum", Path("gate"))
         self._do("copy")
@@ -172,6 +188,34 @@ async def test_a_dataset_is_published_again_under_its_name(node) -> None:
     assert again.dataset_id == first.dataset_id
     assert again.offer_id != first.offer_id
     assert node.kept[first.dataset_id].dataset.title == "Flights, corrected"
+
+
+OPEN = dataclasses.replace(
+    WANTED, classification="general", hidden_columns=(), privacy_unit="", accept_free_sql=False
+)
+
+
+async def test_a_file_that_may_leave_is_kept_and_queries_read_the_same_bytes(node) -> None:
+    first = await node.publisher.publish(OPEN)
+    assert node.done == ["inspect", "judge", "keep", "copy", "save", "log", "list"]
+    assert node.prepared_from.parent == Path("files")
+    node.done.clear()
+    await node.publisher.publish(dataclasses.replace(OPEN, dataset_id=first.dataset_id))
+    assert node.done[-1].startswith("drop"), "the former version's"
+
+
+@pytest.mark.parametrize("change", [{"classification": "important"}, {"hidden_columns": ("crew",)}])
+async def test_a_file_that_may_not_leave_is_not_kept(node, change) -> None:
+    await node.publisher.publish(dataclasses.replace(OPEN, **change))
+    assert "keep" not in node.done
+
+
+@pytest.mark.parametrize("step", ["copy", "list"])
+async def test_the_file_of_what_was_not_published_is_dropped(node, step: str) -> None:
+    node.fails = step
+    with pytest.raises(Unavailable):
+        await node.publisher.publish(OPEN)
+    assert node.done[-1].startswith("drop")
 
 
 WRONG = {

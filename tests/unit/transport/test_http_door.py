@@ -1,6 +1,9 @@
 """The HTTP door as whoever reaches its port sees it."""
 
 import asyncio
+import stat
+import tempfile
+from pathlib import Path
 
 import httpx
 import pytest
@@ -136,3 +139,19 @@ async def test_a_port_that_is_taken_says_so(door, socket_enabled) -> None:
         await second.open()
     assert "connector.toml" in caught.value.hint
     await asyncio.gather(first.close(), second.close())
+
+
+async def test_a_socket_is_for_its_owner_alone(door, socket_enabled) -> None:
+    sources = Sources(lambda: "", LogFiles(door.checkpoint, door.tile), CollectorRegistry())
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = Path(folder) / "run" / "door.sock"
+        path.parent.mkdir()
+        path.touch()  # as one that is left from before
+        first = HttpDoor(application(sources), path)
+        assert await first.open() == str(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+            assert (await client.get("http://node/healthz")).status_code == 200
+        await first.close()
+        with pytest.raises(Unavailable, match="cannot listen"):
+            await HttpDoor(application(sources), path.parent / ("x" * 200)).open()

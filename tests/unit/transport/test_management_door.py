@@ -13,6 +13,8 @@ from connector.errors import Conflict, InvalidInput, Reason
 from connector.identity.certificates import make_tls_key
 from connector.identity.reporters import make_certificate, pem_thumbprint
 from connector.model.negotiation import Negotiation, Party, State
+from connector.model.transfer import DataAddress, TransferProcess, TransferState
+from connector.negotiation.events import Events
 from connector.operations.books import Line
 from connector.operations.publishing import Published
 from connector.operations.reporters import Reporters
@@ -32,6 +34,20 @@ STARTED = Negotiation(
     state=State.REQUESTED,
     offer=b"{}",
     revision=1,
+    updated_ms=1_700_000_000_123,
+)
+
+TRANSFER = TransferProcess(
+    pid="urn:uuid:transfer",
+    peer_pid="",
+    party=Party.CONSUMER,
+    peer=PROVIDER,
+    agreement_id="urn:uuid:a",
+    format="HttpData-PULL",
+    state=TransferState.STARTED,
+    revision=2,
+    dataset="urn:trips",
+    data_address=DataAddress("https", "https://a.example/pull", (("authorization", "secret"),)),
     updated_ms=1_700_000_000_123,
 )
 
@@ -60,8 +76,24 @@ class Negotiations:
         await asyncio.Event().wait()
 
 
+class Transfers:
+    """Writes down what it was asked; gives ``process``."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+        self.process = TRANSFER
+
+    def __getattr__(self, name):
+        async def asked(*arguments, **named):
+            self.asked.append((name, *arguments, *named.values()))
+            return (self.process,) if name == "transfers" else self.process
+
+        return asked
+
+
 class Node:
     def __init__(self) -> None:
+        self.transfers = Transfers()
         self.negotiations = Negotiations()
         self.member = True
         self.reached: list[str] = []
@@ -100,6 +132,7 @@ class Node:
 
         return SimpleNamespace(
             negotiations=self.negotiations,
+            transfers=self.transfers,
             reach=self.reached.append,
             uses=lambda scope: 2,
             publisher=SimpleNamespace(publish=publish),
@@ -298,3 +331,65 @@ async def test_reporters_are_added_listed_and_removed(node, door, tmp_path) -> N
     assert removed.streams == 7
     assert not (await door.ListReporters(pb.ListReportersRequest(), None)).reporters
     store.close()
+
+
+@pytest.mark.parametrize("wanted", ["", "Other-PULL"])
+async def test_a_transfer_is_asked_for_over_the_stream_to_its_provider(node, door, wanted) -> None:
+    request = pb.RequestTransferRequest(agreement_id="urn:uuid:a", format=wanted)
+    answer = await door.RequestTransfer(request, None)
+    assert node.transfers.asked == [("request", "urn:uuid:a", wanted or "HttpData-PULL")]
+    assert node.reached == [PROVIDER]
+    assert (answer.transfer.pid, answer.transfer.dataset_id) == (TRANSFER.pid, "urn:trips")
+    assert answer.transfer.updated.startswith("2023-11-14T22:13:20.123")
+    node.transfers.process = dataclasses.replace(TRANSFER, address="https://a.example/dsp")
+    await door.RequestTransfer(request, None)
+    assert node.reached == [PROVIDER]  # a peer by HTTPS has no stream
+
+
+async def test_where_the_data_is_is_the_consumer_s_to_know(node, door) -> None:
+    listed = await door.ListTransfers(pb.ListTransfersRequest(agreement_id="a"), None)
+    assert b"secret" not in listed.SerializeToString()
+    assert node.transfers.asked == [("transfers", "a", False)]
+    found = await door.GetTransfer(pb.GetTransferRequest(pid="p"), None)
+    assert dict(found.data_address.properties) == {"authorization": "secret"}
+    node.transfers.process = dataclasses.replace(TRANSFER, party=Party.PROVIDER)
+    found = await door.GetTransfer(pb.GetTransferRequest(pid="p"), None)
+    assert not found.HasField("data_address")
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        ("start", ("start", "p")),
+        ("resume", ("start", "p")),
+        ("suspend", ("suspend", "p", "c", "r")),
+        ("complete", ("complete", "p")),
+        ("terminate", ("terminate", "p", "c", "r")),
+    ],
+)
+async def test_what_is_decided_about_a_transfer(node, door, action, asked) -> None:
+    request = pb.DecideTransferRequest(pid="p", action=action, code="c", reason="r")
+    await door.DecideTransfer(request, None)
+    assert node.transfers.asked == [asked]
+
+
+@pytest.mark.parametrize("action", ["", "Start", "approve"])
+async def test_a_decision_about_a_transfer_that_is_none(node, door, action) -> None:
+    with pytest.raises(InvalidInput):
+        await door.DecideTransfer(pb.DecideTransferRequest(pid="p", action=action), None)
+    assert node.transfers.asked == []
+
+
+async def test_events_are_told_from_the_first_answer_on(node, door) -> None:
+    events = Events()
+    node.negotiations.events = events.follow
+    answers = door.FollowEvents(pb.FollowEventsRequest(), None)
+    assert not (await anext(answers)).HasField("event")
+    events.tell(STARTED)
+    events.tell(TRANSFER)
+    first, second = [(await anext(answers)).event for _ in range(2)]
+    assert (first.kind, first.state, first.number) == ("negotiation", "REQUESTED", 1)
+    assert (second.kind, second.state, second.number) == ("transfer", "STARTED", 2)
+    assert (second.party, second.peer, second.agreement_id) == ("consumer", PROVIDER, "urn:uuid:a")
+    events.close()
+    assert [answer async for answer in answers] == []

@@ -119,7 +119,7 @@ def _right(constraint: Mapping[str, Any]) -> Any:
     left, operator = constraint.get("leftOperand"), constraint.get("operator")
     right = constraint["rightOperand"]
     if isinstance(right, dict) and right.keys() == {"@value", "@type"}:
-        digits = right["@value"]
+        digits = str(right["@value"]) if type(right["@value"]) is int else right["@value"]
         whole = isinstance(digits, str) and _WHOLE.fullmatch(digits)
         return int(digits) if right["@type"] in _INTEGERS and whole else right
     if not isinstance(right, str) or left not in REGISTRY:

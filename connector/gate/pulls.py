@@ -1,0 +1,621 @@
+"""Pulls: whole datasets that leave over HTTP, one transfer process at a time (DSP 2025-1, format
+``HttpData-PULL``).
+
+    start: decide -> reserve -> open       request: token -> decide -> account -> bytes -> ...
+    end: cut -> record
+
+* One transfer process is one use, with the process id as its use id. It is reserved when it
+  starts and has one receipt, when it ends; what moved in all its answers, ranges and repetitions
+  too, is counted in that. If nothing moved at all, the allowance gets it back.
+* Bytes leave before the receipt does. So they are accounted for before they leave, durably
+  (``accounts``), and after a crash the use goes on where it was.
+* The policy is asked when the process starts, for each answer, for each new pair of tokens, and
+  again while bytes flow. What it sees is a transfer of the whole dataset.
+* A cut flow is cut at its connection: nothing that waits in a buffer leaves any more.
+
+What the transfer's state is, and what the peers tell each other, is ``negotiation``'s; HTTP is
+``transport.http.dsp.pull``'s. Everything fails closed: no fresh view of the directory, no policy
+answer, no account, no bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+from urllib.parse import quote
+
+import structlog
+
+from connector.errors import (
+    Conflict,
+    ConnectorError,
+    NotFound,
+    RateLimited,
+    Reason,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from connector.gate import tokens
+from connector.gate.accounts import Account, Accounts
+from connector.gate.deciding import (
+    NOT_OFFERED,
+    UNKNOWN_AGREEMENT,
+    decide,
+    exhausted,
+    reservation_of,
+)
+from connector.gate.tokens import Pair, Tokens
+from connector.metering.meter import Meter
+from connector.metering.refusals import RefusalLimiter
+from connector.metering.types import Claim, Reservation
+from connector.model.negotiation import Party, StoredAgreement
+from connector.model.participant import Participant
+from connector.model.receipt import MAX_TEXT, Outcome, Quantity, UseReceipt
+from connector.model.transfer import DataAddress, TransferProcess, TransferState
+from connector.model.use import Counters
+from connector.policy import inputs
+from connector.policy.constraints import only_purpose, whole
+from connector.ports.clock import Clock
+from connector.ports.datasets import DatasetStore
+from connector.ports.policy import PolicyEngine
+from connector.ports.pulls import DatasetFiles, PullState, PullStore, ServedFile, StoredPull
+
+log = structlog.get_logger()
+
+FORMAT = "HttpData-PULL"
+ENDPOINT_TYPE = "https://w3id.org/idsa/v4.1/HTTP"
+EDC = "https://w3id.org/edc/v0.0.1/ns/"
+TRACTUSX = "https://w3id.org/tractusx/auth/"
+
+TICK_S = 0.25  # how often it is looked whether a flow may go on
+AGAIN_S = 10.0  # after which the policy is asked again while bytes flow
+MOST_FLOWS = 8  # answers of one process at once
+MOST_FLOWS_IN_ALL = 128
+
+AGREEMENT_ENDED = "the agreement ended"
+ENDED = Reason("agreement", "ended while the transfer ran", "an agreement in force")
+NOTHING_MOVED = Reason("transfer", "ended before any data was pulled", "a transfer that is pulled")
+NOT_ACTIVE = Reason("member", "not an active member", "active")
+
+
+@dataclass(eq=False, slots=True)
+class Flow:
+    """One answer that is under way. ``cut`` is what closes its connection for good."""
+
+    task: asyncio.Task[object]
+    cut: Callable[[], None]
+    account: Account
+    accounts: Accounts
+    is_cut: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, amount: int, rest: int) -> None:
+        """MUST be awaited before ``amount`` bytes are given away; ``rest`` more will follow.
+
+        Raises ``Unavailable``: they may not.
+        """
+        await self.accounts.take(self.account, amount, rest)
+
+    def stop(self) -> None:
+        if not self.is_cut and not self.ended.is_set():
+            self.is_cut = True
+            self.cut()
+            self.task.cancel()
+
+
+@dataclass(eq=False, slots=True)
+class _Pull:
+    """A process that runs. ``turn``: one change of it at a time. ``decided``: when the policy was
+    asked last, while bytes flow (monotonic seconds)."""
+
+    stored: StoredPull
+    tokens: Tokens | None
+    account: Account
+    flows: set[Flow] = field(default_factory=set)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    decided: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.stored.state is PullState.OPEN and self.tokens is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An answer that may be given: which file, of which process."""
+
+    pid: str
+    file: ServedFile
+
+
+class Pulls:
+    """``ports.dataplane.DataPlane``; for one event loop.
+
+    ``base`` is the public base URL of the HTTPS door, empty if there is none: nothing can be
+    started then. ``agreement`` raises ``NotFound``; ``member`` gives the record of an active
+    participant, by a fresh view of the directory, or raises ``Unauthenticated`` or
+    ``Unavailable``. ``random(n)`` gives n random bytes; ``observe`` is told of each receipt.
+
+    ``open`` MUST be awaited first, then ``take_up`` once the log is known to be whole; until then
+    it answers ``Unavailable``.
+    """
+
+    def __init__(
+        self,
+        *,
+        did: str,
+        base: str,
+        agreement: Callable[[str], Awaitable[StoredAgreement]],
+        datasets: DatasetStore,
+        files: DatasetFiles,
+        engine: PolicyEngine,
+        meter: Meter,
+        refusals: RefusalLimiter,
+        store: PullStore,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        member: Callable[[str], Participant],
+        observe: Callable[[UseReceipt], None],
+    ) -> None:
+        self.formats = (FORMAT,) if base else ()
+        self._did = did
+        self._base = base.rstrip("/")
+        self._agreement = agreement
+        self._datasets = datasets
+        self._files = files
+        self._engine = engine
+        self._meter = meter
+        self._refusals = refusals
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._member = member
+        self._observe = observe
+        self._accounts = Accounts(store)
+        self._pulls: dict[str, _Pull] = {}
+        self._by_digest: dict[bytes, _Pull] = {}
+        self._starting: dict[str, set[str]] = {}  # agreement: processes whose start is under way
+        self._ready = False
+        self._watching: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+
+    # Beginning and end
+
+    async def open(self) -> None:
+        """Take up what an earlier run left. Raises ``Unavailable``, ``InvalidInput``."""
+        for stored in await self._store.all():
+            account = Account(stored.pid, covered=stored.moved, moved=stored.moved)
+            self._put(_Pull(stored, _known(stored), account))
+
+    def uses(self) -> set[tuple[str, str]]:
+        """(agreement, use id) of what runs: ``Meter.recover`` leaves them open."""
+        return {(pull.stored.agreement_id, pid) for pid, pull in self._pulls.items()}
+
+    async def take_up(self) -> None:
+        """After ``Meter.recover(uses())``: write the receipts that an earlier run could not write,
+        and begin to serve. Raises ``Unavailable``."""
+        for pull in list(self._pulls.values()):
+            scope, pid = pull.stored.agreement_id, pull.stored.pid
+            if self._meter.reservation(scope, pid) is None:  # settled, or never there
+                await self._forget(pull)
+            elif pull.stored.state is PullState.ENDED:
+                async with pull.turn:
+                    await self._settle(pull)
+        self._ready = True
+
+    async def close(self) -> None:
+        """Cut every flow; the processes stay as they are."""
+        self._ready = False
+        for pull in list(self._pulls.values()):
+            await self._cut(pull)
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        for task in list(self._asking):
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+    # What the control plane calls
+
+    async def start(self, agreement: StoredAgreement, process: TransferProcess) -> DataAddress:
+        """See the port. A refusal of a process that was not started before leaves a receipt."""
+        self._require_ready()
+        scope = agreement.terms.id
+        starting = self._starting.setdefault(scope, set())
+        starting.add(process.pid)
+        try:
+            pull = self._pulls.get(process.pid)
+            if pull is None:
+                pull = await self._begin(agreement, process)
+            else:
+                await self._judge(agreement, process.peer, running=1)
+            if process.pid not in starting:  # ``stop`` was here
+                await self._end(pull, AGREEMENT_ENDED)
+                raise Refused((ENDED,))
+            async with pull.turn:
+                if pull.stored.state is PullState.ENDED:
+                    raise Conflict("the transfer has ended")
+                known, pair = tokens.first(self._random(2 * tokens.TOKEN_BYTES), self._now_ms())
+                await self._save(pull, PullState.OPEN, known)
+            return self._address(process.pid, pair)
+        finally:
+            starting.discard(process.pid)
+            if not starting and self._starting.get(scope) is starting:
+                del self._starting[scope]
+
+    async def suspend(self, pid: str) -> None:
+        """See the port."""
+        pull = self._pulls.get(pid)
+        if pull is None:
+            return
+        async with pull.turn:
+            if pull.stored.state is not PullState.ENDED:
+                self._retire(pull, PullState.SUSPENDED)
+                await self._cut(pull)
+                await self._store.save(pull.stored)
+
+    async def resume(self, processes: Sequence[tuple[StoredAgreement, TransferProcess]]) -> None:
+        """See the port. What was suspended here, and there is still started, goes on with the
+        tokens that its consumer has; what was started here, and there is still suspended, has
+        tokens that nobody has."""
+        for _, process in processes:
+            pull = self._pulls.get(process.pid)
+            if pull is None:
+                log.warning("a transfer's data has ended already", process=process.pid)
+            elif process.state is TransferState.SUSPENDED:
+                await self.suspend(process.pid)
+            elif pull.stored.state is PullState.SUSPENDED:
+                async with pull.turn:
+                    stored = replace(pull.stored, state=PullState.OPEN)
+                    await self._store.save(stored)
+                    pull.stored, pull.tokens = stored, _known(stored)
+                    self._put(pull)
+
+    async def end(self, pid: str, *, reason: str = "") -> None:
+        """See the port."""
+        pull = self._pulls.get(pid)
+        if pull is not None:
+            await self._end(pull, _readable(reason))
+
+    async def stop(self, agreement_id: str) -> int:
+        """The agreement ends: cut and settle all its transfers; how many there were.
+
+        On return each has its receipt. One that is being started will not be.
+        """
+        self._starting.pop(agreement_id, set()).clear()
+        found = [pull for pull in self._pulls.values() if pull.stored.agreement_id == agreement_id]
+        for pull in found:
+            await self._end(pull, AGREEMENT_ENDED)
+        return len(found)
+
+    # What a consumer calls
+
+    async def ask(self, pid: str, token: str) -> Granted:
+        """Whether the holder of this access token may have data of the process now.
+
+        Raises ``Unauthenticated`` for whatever is not such a token now; ``Refused``,
+        ``Unavailable`` for who holds one.
+        """
+        shown = tokens.digest(token)
+        pull = self._of_token(pid, shown)
+        known = self._tokens_of(pull).used(shown, self._now_ms())
+        self._require_ready()
+        file = await self._permitted(pull)
+        if known != pull.tokens:
+            async with pull.turn:
+                known = self._tokens_of(pull).used(shown, self._now_ms())
+                if known != pull.tokens:
+                    await self._save(pull, PullState.OPEN, known)
+        return Granted(pid, file)
+
+    @asynccontextmanager
+    async def flow(self, granted: Granted, cut: Callable[[], None]) -> AsyncIterator[Flow]:
+        """Around the bytes of one answer, in the task that gives them away.
+
+        ``cut()`` must close the connection at once, with all that waits in it. Where the flow is
+        cut, the block is left at its next ``await`` and this context ends without an error.
+        Raises ``RateLimited`` or ``Unavailable`` if too much flows, ``Unauthenticated`` if the
+        process does not run any more.
+        """
+        pull, task = self._pulls.get(granted.pid), asyncio.current_task()
+        if pull is None or not pull.is_open or task is None:
+            raise Unauthenticated("not a token for this")
+        if len(pull.flows) >= MOST_FLOWS:
+            raise RateLimited(f"at most {MOST_FLOWS} answers of one transfer at once")
+        if sum(len(one.flows) for one in self._pulls.values()) >= MOST_FLOWS_IN_ALL:
+            raise Unavailable("too many transfers at once", hint="try again in a moment")
+        flow = Flow(task, cut, pull.account, self._accounts)
+        if not pull.flows:
+            pull.decided = self._clock.monotonic()
+        pull.flows.add(flow)
+        pull.account.flows += 1
+        self._watch()
+        try:
+            yield flow
+            if flow.is_cut:
+                await asyncio.sleep(0)  # where the cancellation is still to come
+        except asyncio.CancelledError:
+            if not flow.is_cut:
+                raise
+            task.uncancel()
+        finally:
+            pull.flows.discard(flow)
+            pull.account.flows -= 1
+            flow.ended.set()
+            if not pull.flows:
+                await self._accounts.close(pull.account)
+
+    async def refresh(self, pid: str, token: str) -> Pair:
+        """A new pair for a refresh token. Raises as ``ask``."""
+        pull = self._of_token(pid, tokens.digest(token))
+        salt = self._random(tokens.TOKEN_BYTES)
+        self._tokens_of(pull).refreshed(token, self._now_ms(), salt)
+        self._require_ready()
+        await self._permitted(pull)
+        async with pull.turn:
+            known, pair = self._tokens_of(pull).refreshed(token, self._now_ms(), salt)
+            await self._save(pull, PullState.OPEN, known)
+        return pair
+
+    # How
+
+    async def _begin(self, agreement: StoredAgreement, process: TransferProcess) -> _Pull:
+        """Decide and reserve, each once. Raises ``Refused``, ``Unavailable``, ``Conflict``."""
+        mine = (agreement.party, agreement.peer) == (Party.PROVIDER, process.peer)
+        reservation = reservation_of(
+            agreement if mine else None,
+            use_id=process.pid,
+            provider=self._did,
+            consumer=process.peer,
+            purpose=only_purpose(agreement.terms.terms),
+            request=FORMAT.encode(),
+            policy_digest=self._engine.digest,
+        )
+        if not mine:
+            await self._refuse(reservation, (UNKNOWN_AGREEMENT,))
+        earlier = self._meter.find(reservation.scope, process.pid)
+        if earlier is not None:
+            receipt = earlier.receipt
+            if isinstance(receipt, UseReceipt) and receipt.outcome is Outcome.REFUSED:
+                raise Refused(receipt.reasons)
+            raise Conflict("the transfer has ended")
+        reserved = self._meter.reservation(reservation.scope, process.pid) is not None
+        try:
+            await self._judge(agreement, process.peer, running=int(reserved))
+        except Refused as refusal:
+            if reserved:
+                raise
+            await self._refuse(reservation, refusal.reasons)
+        claimed = (await self._meter.reserve([reservation]))[0]
+        if claimed.claim is Claim.EXHAUSTED:
+            await self._refuse(reservation, (exhausted(reservation, claimed.counters),))
+        stored = StoredPull(
+            pid=process.pid,
+            agreement_id=reservation.scope,
+            consumer=process.peer,
+            started_ms=self._now_ms(),
+        )
+        pull = _Pull(stored, None, Account(process.pid))
+        self._pulls[process.pid] = pull  # from here on it can be ended, whatever becomes of us
+        return pull
+
+    async def _refuse(self, reservation: Reservation, reasons: tuple[Reason, ...]) -> NoReturn:
+        """A receipt for a refusal that reserved nothing. Raises ``Refused``, or why there is no
+        receipt."""
+        self._refusals.take(reservation.consumer)
+        draft = replace(reservation.settle(Outcome.REFUSED, reasons=reasons), settles=False)
+        recorded = (await self._meter.record([draft]))[0]
+        if isinstance(recorded.receipt, UseReceipt):
+            self._observe(recorded.receipt)
+        raise Refused(reasons)
+
+    async def _judge(
+        self, agreement: StoredAgreement, consumer: str, *, running: int
+    ) -> ServedFile:
+        """The dataset's file, if it may leave under the agreement now. Raises ``Refused``,
+        ``Unavailable``.
+
+        ``running``: 1 if the use is reserved already, and so among the counters.
+        """
+        published = await self._datasets.get(agreement.terms.target)
+        if published is None:
+            raise Refused((NOT_OFFERED,))
+        try:
+            member = self._member(consumer)
+        except Unauthenticated as error:
+            raise Refused((NOT_ACTIVE,)) from error
+        counters = self._meter.counters(agreement.terms.id)
+        document = inputs.usage_input(
+            now=self._clock.now(),
+            agreement=agreement.terms,
+            state=agreement.state.value,
+            provider=self._did,
+            consumer=member,
+            dataset=published.dataset,
+            purpose=only_purpose(agreement.terms.terms),
+            description=whole(published.dataset),
+            counters=Counters(counters.uses, counters.reserved - running),
+        )
+        decision = await decide(self._engine, document)
+        if not decision.allow:
+            raise Refused(decision.reasons)
+        return await self._files.of(published)
+
+    async def _permitted(self, pull: _Pull) -> ServedFile:
+        """The file as it is now. Raises ``Unauthenticated``, ``Refused``, ``Unavailable``."""
+        self._member(pull.stored.consumer)
+        try:
+            agreement = await self._agreement(pull.stored.agreement_id)
+        except NotFound as error:
+            raise Unauthenticated("not a token for this") from error
+        return await self._judge(agreement, pull.stored.consumer, running=1)
+
+    async def _end(self, pull: _Pull, reason: str) -> None:
+        async with pull.turn:
+            if self._pulls.get(pull.stored.pid) is not pull:
+                return  # settled while we waited
+            if pull.stored.state is not PullState.ENDED:
+                self._retire(pull, PullState.ENDED)
+                pull.stored = replace(pull.stored, reason=reason)
+                await self._cut(pull)
+            await self._store.save(pull.stored)
+            await self._settle(pull)
+
+    async def _settle(self, pull: _Pull) -> None:
+        """The receipt of a pull that was cut for good, once. Raises ``Unavailable``: later."""
+        stored, moved = pull.stored, pull.account.moved
+        reservation = self._meter.reservation(stored.agreement_id, stored.pid)
+        if reservation is not None:
+            reasons: tuple[Reason, ...] = ()
+            if stored.reason:
+                reasons = (Reason("transfer", stored.reason, "a transfer that is completed"),)
+            draft = reservation.settle(
+                Outcome.ALLOWED if moved else Outcome.INTERRUPTED,
+                quantities={
+                    Quantity.CALLS: 1,
+                    Quantity.BYTES_RETURNED: moved,
+                    Quantity.DURATION_MS: max(0, self._now_ms() - stored.started_ms),
+                }
+                if moved
+                else None,
+                reasons=reasons if moved else (reasons or (NOTHING_MOVED,)),
+            )
+            recorded = (await self._meter.record([draft]))[0]
+            if isinstance(recorded.receipt, UseReceipt):
+                self._observe(recorded.receipt)
+        await self._forget(pull)
+
+    async def _forget(self, pull: _Pull) -> None:
+        self._unlist(pull)
+        self._pulls.pop(pull.stored.pid, None)
+        await self._store.remove(pull.stored.pid)
+
+    async def _cut(self, pull: _Pull) -> None:
+        """On return nothing of the process leaves any more."""
+        flows = list(pull.flows)
+        for flow in flows:
+            flow.stop()
+        for flow in flows:
+            await flow.ended.wait()
+        await self._accounts.close(pull.account)
+
+    async def _save(self, pull: _Pull, state: PullState, known: Tokens) -> None:
+        stored = replace(pull.stored, state=state, tokens=tokens.encode(known))
+        await self._store.save(stored)
+        self._unlist(pull)
+        pull.stored, pull.tokens = stored, known
+        self._put(pull)
+
+    def _retire(self, pull: _Pull, state: PullState) -> None:
+        """From now on its tokens are worth nothing, whatever is stored."""
+        self._unlist(pull)
+        pull.tokens = None
+        pull.stored = replace(pull.stored, state=state)
+
+    def _put(self, pull: _Pull) -> None:
+        self._pulls[pull.stored.pid] = pull
+        if pull.tokens is not None:
+            self._by_digest |= dict.fromkeys(pull.tokens.digests(), pull)
+
+    def _unlist(self, pull: _Pull) -> None:
+        for digest in pull.tokens.digests() if pull.tokens is not None else ():
+            self._by_digest.pop(digest, None)
+
+    def _of_token(self, pid: str, digest: bytes) -> _Pull:
+        pull = self._by_digest.get(digest)
+        if pull is None or pull.stored.pid != pid:
+            raise Unauthenticated("not a token for this")
+        return pull
+
+    def _tokens_of(self, pull: _Pull) -> Tokens:
+        if not pull.is_open or pull.tokens is None:
+            raise Unauthenticated("not a token for this")
+        return pull.tokens
+
+    def _address(self, pid: str, pair: Pair) -> DataAddress:
+        """The names are DSP's, then EDC's, which reads no ``endpoint`` but a property of that
+        name, then those of Tractus-X for a refresh (docs/dsp.md)."""
+        endpoint = f"{self._base}/data/{quote(pid, safe=':')}"
+        return DataAddress(
+            endpoint_type=ENDPOINT_TYPE,
+            endpoint=endpoint,
+            properties=(
+                ("authorization", pair.access),
+                ("authType", "bearer"),
+                (f"{EDC}endpoint", endpoint),
+                (f"{EDC}endpointType", ENDPOINT_TYPE),
+                (f"{EDC}authorization", pair.access),
+                (f"{EDC}authType", "bearer"),
+                (f"{TRACTUSX}refreshToken", pair.refresh),
+                (f"{TRACTUSX}refreshEndpoint", f"{endpoint}/token"),
+                (f"{TRACTUSX}refreshAudience", self._did),
+                (f"{TRACTUSX}expiresIn", str(pair.life_s)),
+            ),
+        )
+
+    # While bytes flow
+
+    def _watch(self) -> None:
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Cut what may not go on; until nothing flows."""
+        try:
+            while flowing := [pull for pull in self._pulls.values() if pull.flows]:
+                for pull in flowing:
+                    self._look_at(pull, self._clock.monotonic())
+                await asyncio.sleep(TICK_S)
+        except Exception as error:  # nobody would look any more
+            for pull in self._pulls.values():
+                self._stop_flows(pull, type(error).__name__)
+            raise
+
+    def _look_at(self, pull: _Pull, now: float) -> None:
+        try:
+            self._member(pull.stored.consumer)
+        except ConnectorError as error:
+            self._stop_flows(pull, error.message)
+            return
+        if now - pull.decided >= AGAIN_S:
+            pull.decided = now
+            task = asyncio.create_task(self._ask_again(pull))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_again(self, pull: _Pull) -> None:
+        try:
+            await self._permitted(pull)
+        except ConnectorError as error:
+            self._stop_flows(pull, error.message)
+        except Exception as error:
+            self._stop_flows(pull, type(error).__name__)
+            raise
+
+    def _stop_flows(self, pull: _Pull, reason: str) -> None:
+        log.warning("data stopped flowing", process=pull.stored.pid, reason=reason)
+        for flow in list(pull.flows):
+            flow.stop()
+
+    def _require_ready(self) -> None:
+        if not self._ready:
+            raise Unavailable("the node is not ready yet", hint="try again in a moment")
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+
+def _known(stored: StoredPull) -> Tokens | None:
+    """Those that are good. Suspended ones are kept in case that the suspension was not saved."""
+    usable = stored.state is PullState.OPEN and stored.tokens
+    return tokens.decode(stored.tokens) if usable else None
+
+
+def _readable(reason: str) -> str:
+    """A peer's words, as a receipt can hold them."""
+    return reason.encode("utf-8", "replace").decode()[:MAX_TEXT]
