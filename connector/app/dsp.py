@@ -26,6 +26,7 @@ from connector.transport.http.dsp.authority import MemberTokens, StaticTokens, b
 from connector.transport.http.dsp.courier import Courier
 from connector.transport.http.dsp.did import did_document
 from connector.transport.http.dsp.door import Sources
+from connector.transport.http.dsp.download import Downloads
 from connector.transport.http.dsp.holds import Holds
 from connector.transport.http.dsp.outgoing import Outgoing
 from connector.transport.http.dsp.peers import Known, Peers
@@ -72,6 +73,14 @@ class Reach:
             callback=self.root + paths.BASE,
             peer_pid=partial(_peer_pid, negotiations),
             free=self.holds.free,
+        )
+
+    def downloads(self, negotiations: Negotiations) -> Downloads:
+        return Downloads(
+            self.outgoing,
+            transfer=negotiations.transfers.transfer,
+            renewed=negotiations.transfers.renewed,
+            trust=lambda peer: self.peers.trust(self.lookup(peer)),
         )
 
 

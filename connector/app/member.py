@@ -291,6 +291,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 transfers=negotiations.transfers,
                 catalogue=catalogue,
                 peers=PeerCatalogues(reach.peers, catalogue),
+                pulled=reach.downloads(negotiations),
                 books=books,
                 reporting=reporting,
                 reporters=reporters,

@@ -143,6 +143,16 @@ class Transfers:
             pid, TransferType.TERMINATION, code=code or "withdrawn", reason=reason
         )
 
+    async def renewed(self, pid: str, known: DataAddress, address: DataAddress) -> None:
+        """As a consumer: a token of the ``known`` data address was refreshed, and ``address`` has
+        the new one. Nothing changes where the process has another by now."""
+
+        async def renew(step: TransferDraft) -> None:
+            if step.process.party is Party.CONSUMER and step.process.data_address == known:
+                step.note(data_address=address)
+
+        await self._step(pid, renew)
+
     async def transfer(self, pid: str) -> TransferProcess:
         found = await self._store.transfer(pid)
         if found is None:

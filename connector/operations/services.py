@@ -14,6 +14,7 @@ from connector.operations.peers import PeerCatalogues
 from connector.operations.publishing import Publisher
 from connector.operations.reporters import Reporters
 from connector.operations.reporting import Reporting
+from connector.ports.peers import PullPeer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Services:
     transfers: Transfers
     catalogue: Catalogue
     peers: PeerCatalogues
+    pulled: PullPeer
     books: Books
     reporting: Reporting
     reporters: Reporters

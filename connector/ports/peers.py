@@ -126,3 +126,29 @@ class CatalogPeer(Protocol):
     async def catalog(self, peer: FoundPeer, *, filter: str = "", page: str = "") -> PeerPage: ...
 
     async def dataset(self, peer: FoundPeer, dataset_id: str) -> PeerDataset: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PullBegun:
+    """What follows are the bytes from ``offset`` on. ``size``: of the whole, -1 if unknown;
+    ``etag`` is empty where the provider names no version of it."""
+
+    offset: int
+    size: int
+    etag: str
+    media_type: str
+
+
+class PullPeer(Protocol):
+    """A provider's data plane, as the consumer of a transfer calls it."""
+
+    def pull(
+        self, pid: str, *, offset: int = 0, etag: str = ""
+    ) -> AsyncIterator[PullBegun | bytes]:
+        """The data of a transfer that is STARTED, from ``offset`` on if that is of the version
+        ``etag``, otherwise from its beginning. First a ``PullBegun``, then the bytes.
+
+        Raises ``Conflict`` (not started, suspended, or the data changed on the way), ``Refused``,
+        ``NotFound``, ``PeerFault``, ``Unavailable``: ask again from where it stopped.
+        """
+        ...

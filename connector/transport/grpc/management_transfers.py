@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
@@ -14,6 +15,7 @@ from connector.model.transfer import DataAddress, TransferProcess
 from connector.negotiation.events import Event
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
+from connector.ports.peers import PullBegun
 
 PULL = "HttpData-PULL"
 
@@ -80,6 +82,24 @@ class TransferCalls(rpc.ManagementServiceServicer):
             case _:
                 raise InvalidInput("action: must be start, suspend, resume, complete or terminate")
         return pb.DecideTransferResponse(transfer=_transfer(process))
+
+    async def PullTransfer(
+        self, request: pb.PullTransferRequest, context: object
+    ) -> AsyncIterator[pb.PullTransferResponse]:
+        pulled = self._node.services().pulled
+        answer = pulled.pull(request.pid, offset=request.offset, etag=request.etag)
+        async with aclosing(answer):  # type: ignore[type-var]
+            async for part in answer:
+                if isinstance(part, PullBegun):
+                    start = pb.PullStart(
+                        offset=part.offset,
+                        size=part.size,
+                        etag=part.etag,
+                        media_type=part.media_type,
+                    )
+                    yield pb.PullTransferResponse(start=start)
+                else:
+                    yield pb.PullTransferResponse(chunk=part)
 
     async def FollowEvents(
         self, request: pb.FollowEventsRequest, context: object

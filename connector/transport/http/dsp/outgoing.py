@@ -54,10 +54,12 @@ class Trust:
 
     ``authority``: the CA's PEM; empty for the system's roots. ``name``: what the certificate must
     name; empty for the URL's host (for a member of the space: ``participant.host_label``).
+    ``or_web``: one of the web's PKI for the URL's host is believed as well.
     """
 
     authority: str = ""
     name: str = ""
+    or_web: bool = False
 
 
 WEB = Trust()
@@ -204,6 +206,22 @@ class Outgoing:
     ) -> AsyncIterator[Opened]:
         """As ``ask``; the body is read inside. Without ``timeout_s`` only a silence ends it."""
         target = self.target(url, query=query)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send(target, trust, method, body, headers or {})
+                try:
+                    yield Opened(response)
+                finally:
+                    await response.aclose()
+        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise Unavailable("the other side broke off") from error
+        except (httpcore.TimeoutException, TimeoutError) as error:
+            raise Unavailable("the other side did not answer in time") from error
+
+    async def _send(
+        self, target: Target, trust: Trust, method: str, body: bytes, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """The answer, as far as its body. Raises ``NotSent`` if no connection was made."""
         client = self._client(trust, plain=target.scheme == "http")
         try:
             request = client.build_request(
@@ -218,20 +236,13 @@ class Outgoing:
         if request.url.raw_host.decode() != target.host or request.url.scheme != target.scheme:
             raise InvalidInput("URL: read in two ways")  # by the parser that checked it, and httpx
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await client.send(request, stream=True)
-                try:
-                    yield Opened(response)
-                finally:
-                    await response.aclose()
+            return await client.send(request, stream=True)
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
-            if isinstance(error.__context__, ssl.SSLError):
+            if not isinstance(error.__context__, ssl.SSLError):
+                raise NotSent("the other side cannot be reached") from error
+            if not trust.or_web:
                 raise NotSent("the other side's certificate does not verify") from error
-            raise NotSent("the other side cannot be reached") from error
-        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise Unavailable("the other side broke off") from error
-        except (httpcore.TimeoutException, TimeoutError) as error:
-            raise Unavailable("the other side did not answer in time") from error
+        return await self._send(target, WEB, method, body, headers)
 
     async def addresses(self, host: str, port: int, *, plain: bool = False) -> tuple[str, ...]:
         """Where ``host`` may be reached now; never empty. ``plain``: without TLS.

@@ -90,14 +90,12 @@ class Peers:
         Raises what ``lookup`` does, and ``InvalidInput`` for an address that is no URL.
         """
         participant = self._lookup(peer)
+        trust = self.trust(participant)
         known = self._known.get(peer)
-        trust = Trust(known.authority) if known else WEB
         if known is not None and (token := known.presents()):
             return Way(trust, self._if_same_origin(token, known, address), participant.signs)
         if not participant.signs:
             return Way(trust)
-        if not trust.authority:
-            trust = Trust(self._authority, host_label(peer))
         token = issue_dsp_token(
             self._ourselves.signing_key,
             did=self._ourselves.did,
@@ -105,6 +103,19 @@ class Peers:
             clock=self._clock,
         )
         return Way(trust, f"Bearer {token}", signs=True)
+
+    def trust(self, participant: Participant) -> Trust:
+        """Whose certificate is believed to be this peer's.
+
+        A member's may be the space's, which names the member, or one of the web's for the host
+        that the member itself named.
+        """
+        known = self._known.get(participant.did)
+        if known is not None and known.authority:
+            return Trust(known.authority)
+        if participant.signs:
+            return Trust(self._authority, host_label(participant.did), or_web=True)
+        return WEB
 
     def _if_same_origin(self, token: str, known: Known, address: str) -> str:
         """The ``Authorization`` of a token that is for the origin of the configured URL alone."""

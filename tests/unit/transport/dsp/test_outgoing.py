@@ -362,7 +362,8 @@ async def test_members_are_known_by_their_own_name(tmp_path: Path, socket_enable
     url = f"https://airport.example:{port}/x"
     found = await outgoing.ask("GET", url, trust=Trust(space, host_label(DID)))
     assert found.body == b"{}"
-    for trust in (WEB, Trust(space), Trust(space, host_label("did:web:harbour.example"))):
+    web = Trust(space, host_label("did:web:harbour.example"), or_web=True)
+    for trust in (WEB, web, Trust(space), Trust(space, host_label("did:web:harbour.example"))):
         with pytest.raises(NotSent, match="certificate"):
             await outgoing.ask("GET", url, trust=trust)
     await outgoing.close()

@@ -985,6 +985,96 @@ class EndAgreementResponse(_message.Message):
 Global___EndAgreementResponse: _TypeAlias = EndAgreementResponse  # noqa: Y015
 
 @_typing.final
+class PullTransferRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    pid: _builtins.str
+    """Our process id."""
+    offset: _builtins.int
+    """How many bytes are there already."""
+    etag: _builtins.str
+    """Of which version they are, as a PullStart said."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "offset", b"offset", "pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullTransferRequest: _TypeAlias = PullTransferRequest  # noqa: Y015
+
+@_typing.final
+class PullTransferResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """A piece of the data."""
+    @_builtins.property
+    def start(self) -> Global___PullStart:
+        """First, and once."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___PullStart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
+
+Global___PullTransferResponse: _TypeAlias = PullTransferResponse  # noqa: Y015
+
+@_typing.final
+class PullStart(_message.Message):
+    """What the pieces are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where the first one begins; 0 if what was there already is of another version."""
+    size: _builtins.int
+    """Bytes of the whole; -1 if the provider does not say."""
+    etag: _builtins.str
+    """The version; empty if the provider names none."""
+    media_type: _builtins.str
+    """As text/csv."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        size: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "media_type", b"media_type", "offset", b"offset", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullStart: _TypeAlias = PullStart  # noqa: Y015
+
+@_typing.final
 class RequestTransferRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

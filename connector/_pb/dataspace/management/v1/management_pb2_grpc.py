@@ -120,6 +120,11 @@ class ManagementServiceStub:
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.SerializeToString,
                 response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.FromString,
                 _registered_method=True)
+        self.PullTransfer = channel.unary_stream(
+                '/dataspace.management.v1.ManagementService/PullTransfer',
+                request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferRequest.SerializeToString,
+                response_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferResponse.FromString,
+                _registered_method=True)
         self.FollowEvents = channel.unary_stream(
                 '/dataspace.management.v1.ManagementService/FollowEvents',
                 request_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.FollowEventsRequest.SerializeToString,
@@ -295,6 +300,13 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullTransfer(self, request, context):
+        """The data of a transfer whose consumer this node is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FollowEvents(self, request, context):
         """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
         that is read too slowly ends with an error.
@@ -453,6 +465,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.DecideTransfer,
                     request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.FromString,
                     response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.SerializeToString,
+            ),
+            'PullTransfer': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullTransfer,
+                    request_deserializer=dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferRequest.FromString,
+                    response_serializer=dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferResponse.SerializeToString,
             ),
             'FollowEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.FollowEvents,
@@ -965,6 +982,33 @@ class ManagementService:
             '/dataspace.management.v1.ManagementService/DecideTransfer',
             dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferRequest.SerializeToString,
             dataspace_dot_management_dot_v1_dot_management__pb2.DecideTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dataspace.management.v1.ManagementService/PullTransfer',
+            dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferRequest.SerializeToString,
+            dataspace_dot_management_dot_v1_dot_management__pb2.PullTransferResponse.FromString,
             options,
             channel_credentials,
             insecure,

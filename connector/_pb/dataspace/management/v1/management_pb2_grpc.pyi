@@ -69,6 +69,8 @@ class ManagementServiceStub:
     """One transfer, and where its data is."""
     DecideTransfer: _grpc.UnaryUnaryMultiCallable[_management_pb2.DecideTransferRequest, _management_pb2.DecideTransferResponse]
     """Starts, suspends, resumes, completes or terminates a transfer."""
+    PullTransfer: _grpc.UnaryStreamMultiCallable[_management_pb2.PullTransferRequest, _management_pb2.PullTransferResponse]
+    """The data of a transfer whose consumer this node is."""
     FollowEvents: _grpc.UnaryStreamMultiCallable[_management_pb2.FollowEventsRequest, _management_pb2.FollowEventsResponse]
     """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
     that is read too slowly ends with an error.
@@ -131,6 +133,8 @@ class ManagementServiceAsyncStub(ManagementServiceStub):
     """One transfer, and where its data is."""
     DecideTransfer: _aio.UnaryUnaryMultiCallable[_management_pb2.DecideTransferRequest, _management_pb2.DecideTransferResponse]  # type: ignore[assignment]
     """Starts, suspends, resumes, completes or terminates a transfer."""
+    PullTransfer: _aio.UnaryStreamMultiCallable[_management_pb2.PullTransferRequest, _management_pb2.PullTransferResponse]  # type: ignore[assignment]
+    """The data of a transfer whose consumer this node is."""
     FollowEvents: _aio.UnaryStreamMultiCallable[_management_pb2.FollowEventsRequest, _management_pb2.FollowEventsResponse]  # type: ignore[assignment]
     """Every change of a negotiation or a transfer, from now on; nothing is told twice, and a stream
     that is read too slowly ends with an error.
@@ -292,6 +296,14 @@ class ManagementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_management_pb2.DecideTransferResponse, _abc.Awaitable[_management_pb2.DecideTransferResponse]]:
         """Starts, suspends, resumes, completes or terminates a transfer."""
+
+    @_abc_1.abstractmethod
+    def PullTransfer(
+        self,
+        request: _management_pb2.PullTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_management_pb2.PullTransferResponse], _abc.AsyncIterator[_management_pb2.PullTransferResponse]]:
+        """The data of a transfer whose consumer this node is."""
 
     @_abc_1.abstractmethod
     def FollowEvents(
