@@ -49,6 +49,8 @@ MAX_LISTED = 1000
 ALL = 1 << 31  # of a list that must be whole
 ENDED = "agreement"  # the code of a transfer whose agreement has ended
 
+_NOT_OURS = "no such agreement where this node is the consumer"
+
 log = structlog.get_logger()
 
 
@@ -103,13 +105,17 @@ class Transfers:
 
     async def request(self, agreement_id: str, format: str) -> TransferProcess:
         """As a consumer: ask for the data of an agreement in a format of its catalogue entry."""
-        agreement = await self._usable(agreement_id)
-        if agreement is None or agreement.party is not Party.CONSUMER:
-            raise NotFound("no such agreement where this node is the consumer")
-        async with self._ledger.turn(agreement.channel):
-            await self._require_few_open(agreement.channel)
-            await self._ledger.require_room(agreement.channel, posts=bool(agreement.address))
-            _require_active(await self._usable(agreement_id))
+        found = await self._store.agreement(agreement_id)
+        if found is None or found.party is not Party.CONSUMER:
+            raise NotFound(_NOT_OURS)
+        channel = found.channel
+        async with self._ledger.turn(channel):  # so that its conclusion is in the log
+            agreement = await self._usable(agreement_id)
+            if agreement is None:
+                raise NotFound(_NOT_OURS)
+            _require_active(agreement)
+            await self._require_few_open(channel)
+            await self._ledger.require_room(channel, posts=bool(agreement.address))
             draft = Draft(agreement.channel)
             step = draft.transfer()
             step.begin(agreement, pid=agreements.new_id(), format=format, address=agreement.address)
