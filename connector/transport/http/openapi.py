@@ -27,6 +27,7 @@ _SCALARS: Mapping[int, Mapping[str, Any]] = {
     FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
     FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64"},
     FieldDescriptor.TYPE_SINT32: {"type": "integer", "format": "int32"},
+    FieldDescriptor.TYPE_SINT64: {"type": "string", "format": "int64"},
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_UINT32: {"type": "integer", "format": "uint32", "minimum": 0},
     # ProtoJSON: a JSON number is not exact beyond 2**53. Numbers are read too.
