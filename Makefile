@@ -72,6 +72,7 @@ bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/l
 	$(BIN)/python -m bench.system
 	$(BIN)/python -m bench.metering
 	$(BIN)/python -m bench.catalog
+	$(BIN)/python -m bench.pull
 
 # Log and witness tools of other projects, built once, that read our logs and are read by us.
 peers: $(VENV)/.ready

@@ -1,6 +1,6 @@
 """A process of its own that serves one dataset to pulls, until it is killed.
 
-    python -m tests.fault.pull_server FOLDER SOURCE PID
+    python -m tests.fault.pull_server FOLDER SOURCE PID [tls]
 
 It takes up what an earlier run left in FOLDER. A first line on standard output has the address of
 its door, a token and a refresh token, which are empty if the process PID runs already. Then each
@@ -13,6 +13,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.applications import Starlette
 
 from connector.adapters.clock import SystemClock
@@ -20,14 +22,16 @@ from connector.adapters.segments import SegmentLog
 from connector.app import logs
 from connector.core.choose import choose
 from connector.errors import Unavailable
+from connector.identity.certificates import make_tls_key, self_signed
 from connector.model.receipt import Quantity
 from connector.transport.http.dsp import pull
 from connector.transport.http.server import HttpDoor
+from connector.transport.http.tls import ServerTls
 from tests.logs import open_meter
 from tests.pulls import Provider, prop
 
 
-async def main(folder: Path, source: Path, pid: str) -> None:
+async def main(folder: Path, source: Path, pid: str, *, secure: bool) -> None:
     core = choose("python")
     with (
         closing(SegmentLog(folder / "log", core=core)) as storage,
@@ -40,7 +44,9 @@ async def main(folder: Path, source: Path, pid: str) -> None:
         running = bool(provider.pulls.uses())
         await meter.recover(provider.pulls.uses())
         await provider.pulls.take_up()
-        door = HttpDoor(Starlette(routes=pull.routes(provider.pulls)), "127.0.0.1:0")
+        app = Starlette(routes=pull.routes(provider.pulls))
+        tls = ServerTls(*certificate(folder)) if secure else None
+        door = HttpDoor(app, "127.0.0.1:0", tls)
         address = await door.open()
         token = refresh = ""
         if not running:
@@ -49,6 +55,16 @@ async def main(folder: Path, source: Path, pid: str) -> None:
         say(f"http://{address}/data/{pid} {token} {refresh}")
         async for command in commands():
             say(await obey(provider, pid, command))
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """That nobody trusts."""
+    secret = make_tls_key()
+    made = self_signed(secret, "airport", SystemClock().now(), 1).sign(secret, SHA256())
+    chain, key = folder / "door.pem", folder / "door.key"
+    chain.write_bytes(made.public_bytes(Encoding.PEM))
+    key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return chain, key
 
 
 async def obey(provider: Provider, pid: str, command: str) -> str:
@@ -81,4 +97,5 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     logs.configure("error", "pull_server")  # to standard error
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))
+    told = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    asyncio.run(main(*told, secure=sys.argv[4:] == ["tls"]))

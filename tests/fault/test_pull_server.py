@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -31,12 +32,21 @@ ROUNDS = int(os.environ.get("HAMMER_ROUNDS", "4"))
 pytestmark = pytest.mark.usefixtures("socket_enabled")
 
 
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Server:
     """One run of ``pull_server``."""
 
-    def __init__(self, folder: Path, source: Path) -> None:
+    def __init__(self, folder: Path, source: Path, *more: str) -> None:
+        self.tls = _unchecked() if more else None
+        told = (str(folder), str(source), PID, *more)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.pull_server", str(folder), str(source), PID],
+            [sys.executable, "-m", "tests.fault.pull_server", *told],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -77,7 +87,9 @@ class Answer:
 
     @classmethod
     async def get(cls, server: Server, token: str, *more: str) -> "Answer":
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 16)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, limit=1 << 16, ssl=server.tls
+        )
         lines = [f"GET /data/{PID} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", *more]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         answer = cls(reader, writer)
@@ -125,8 +137,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, source: Path) -> AsyncIterator[Server]:
-    server = Server(tmp_path, source)
+async def server(
+    tmp_path: Path, source: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Server]:
+    server = Server(tmp_path, source, *getattr(request, "param", ()))
     yield server
     server.kill()
 
@@ -160,6 +174,7 @@ async def test_killed_at_any_time_and_resumed(tmp_path: Path, source: Path) -> N
     server.kill()
 
 
+@pytest.mark.parametrize("server", [(), ("tls",)], indirect=True, ids=["plain", "tls"])
 @pytest.mark.parametrize("how", ["suspend", "stale", "end"])
 async def test_a_slow_reader_is_cut_within_a_second(server: Server, how: str) -> None:
     answer = await Answer.get(server, server.token)
