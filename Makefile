@@ -71,6 +71,7 @@ bench: $(VENV)/.ready ## measure this machine; the figures go to bench/results/l
 	@$(BIN)/python -m bench.figures bench/results/parts.json
 	$(BIN)/python -m bench.system
 	$(BIN)/python -m bench.metering
+	$(BIN)/python -m bench.catalog
 
 # Log and witness tools of other projects, built once, that read our logs and are read by us.
 peers: $(VENV)/.ready

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from connector.model.catalog import Classification, Column, Dataset, Role
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import UseReceipt
+from connector.model.terms import Offer, agreement_document, parse_agreement
 from connector.model.transfer import DataAddress, TransferProcess, TransferState
 from connector.ports.clock import Clock
 from connector.ports.datasets import PublishedDataset
-from tests.agreements import PROVIDERS as AGREEMENT
-from tests.logs import CONSUMER, PROVIDER, ManualClock
+from tests.agreements import PROVIDERS, SECRET, TERMS
+from tests.logs import CONSUMER, ORIGIN, PROVIDER
 from tests.negotiators import record_of
 from tests.trips import DATASET as TRIPS
 
@@ -32,7 +35,20 @@ DATASET: Dataset = dataclasses.replace(
     classification=Classification.GENERAL,
     columns=(Column("city", "VARCHAR", Role.DIMENSION), Column("n", "BIGINT", Role.MEASURE)),
 )
+DOCUMENT = agreement_document(
+    id="urn:uuid:agreement-1",
+    offer=Offer("urn:uuid:offer-1", DATASET.id, PROVIDER, TERMS),
+    assignee=CONSUMER,
+    timestamp=datetime(2026, 11, 1, tzinfo=UTC),
+    space="did:web:space.example",
+    classification="general",
+    secret_commitment=hashlib.sha256(SECRET).hexdigest(),
+    provider_log=ORIGIN,
+    consumer_log="tourism.example/log",
+)
+AGREEMENT = dataclasses.replace(PROVIDERS, terms=parse_agreement(DOCUMENT))
 SCOPE = AGREEMENT.terms.id
+NO_OBLIGATIONS = {"minimum_group": 0, "privacy_unit": "", "row_cap": 0, "hidden_columns": []}
 BASE = "https://airport.example/dsp"
 
 
@@ -44,6 +60,7 @@ class Policy:
     def __init__(self) -> None:
         self.reasons: tuple[Reason, ...] = ()
         self.down = False
+        self.row_cap = 0
         self.documents: list[dict[str, Any]] = []
 
     async def evaluate(self, entry: str, document: dict[str, Any]) -> Any:
@@ -54,9 +71,7 @@ class Policy:
         return {
             "allow": not self.reasons,
             "reasons": [dataclasses.asdict(reason) for reason in self.reasons],
-            "obligations": {}
-            if self.reasons
-            else {"minimum_group": 0, "privacy_unit": "", "row_cap": 0, "hidden_columns": []},
+            "obligations": {} if self.reasons else {**NO_OBLIGATIONS, "row_cap": self.row_cap},
         }
 
 
@@ -193,6 +208,3 @@ def prop(address: DataAddress, name: str) -> str:
     """The one property that is called this, or ends so."""
     (found,) = {v for n, v in address.properties if n == name or n.endswith(f"/{name}")}
     return found
-
-
-__all__ = ["BASE", "DATASET", "SCOPE", "ManualClock", "Policy", "Provider", "process", "prop"]

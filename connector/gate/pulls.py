@@ -21,6 +21,7 @@ answer, no account, no bytes.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,7 @@ MOST_FLOWS_IN_ALL = 128
 AGREEMENT_ENDED = "the agreement ended"
 ENDED = Reason("agreement", "ended while the transfer ran", "an agreement in force")
 NOTHING_MOVED = Reason("transfer", "ended before any data was pulled", "a transfer that is pulled")
+OBLIGED = Reason("policy", "obligations that a whole dataset cannot keep", "none of a result")
 NOT_ACTIVE = Reason("member", "not an active member", "active")
 
 
@@ -444,6 +446,8 @@ class Pulls:
         decision = await decide(self._engine, document)
         if not decision.allow:
             raise Refused(decision.reasons)
+        if any(dataclasses.astuple(decision.obligations)):
+            raise Refused((OBLIGED,))
         return await self._files.of(published)
 
     async def _permitted(self, pull: _Pull) -> ServedFile:

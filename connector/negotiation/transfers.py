@@ -73,19 +73,26 @@ class Transfers:
         self._dataplane = dataplane
         self._automation = automation
         self._opening: set[asyncio.Task[None]] = set()
+        self._begun = False
 
     async def begin(self) -> None:
-        """After a restart: what flowed flows again, and what was about to start starts."""
+        """After a restart: what flowed flows again, and what was about to start starts. Until
+        then a provider's processes are left alone: what is asked of them raises ``Unavailable``.
+        """
+        processes = [
+            process
+            for process in await self._store.transfers(open_only=True, limit=ALL)
+            if process.party is Party.PROVIDER
+        ]
         known = []
-        for process in await self._store.transfers(open_only=True, limit=ALL):
-            if process.party is Party.PROVIDER:
-                if process.state is not TransferState.REQUESTED:
-                    agreement = await self._store.agreement(process.agreement_id)
-                    if agreement is not None:
-                        known.append((agreement, process))
-                self._go_on(process)
-        if known:
-            await self._dataplane.resume(known)
+        for process in processes:
+            agreement = await self._store.agreement(process.agreement_id)
+            if agreement is not None and process.state is not TransferState.REQUESTED:
+                known.append((agreement, process))
+        await self._dataplane.resume(known)
+        self._begun = True
+        for process in processes:
+            self._go_on(process)
 
     async def close(self) -> None:
         for task in self._opening:
@@ -171,6 +178,7 @@ class Transfers:
         Raises what a message is refused for; then nothing has changed, except that a flow may
         have been cut that the same message, when it comes again, cuts.
         """
+        self._require_begun(channel)
         if isinstance(content, TransferError):
             return await self._answered(channel, content)
         if content.type is TransferType.REQUEST:
@@ -192,6 +200,8 @@ class Transfers:
 
     async def end(self, draft: Draft, code: str, reason: str, *, quiet: bool) -> None:
         """End the process of ``draft``, unless it is over; ``quiet``: tell nobody."""
+        if draft.transfers:
+            self._require_begun(draft.channel)
         for step in draft.transfers:
             if step.process.state not in machine.FINAL:
                 step.terminate(code, reason, quiet=quiet or not step.process.peer_pid)
@@ -207,6 +217,7 @@ class Transfers:
         for process in await self._store.transfers(
             agreement_id=agreement_id, open_only=True, limit=ALL
         ):
+            self._require_begun(process.channel)
             step = draft.transfer(process)
             step.terminate(ENDED, reason or "the agreement has ended")
             await self._apply(step)
@@ -293,7 +304,7 @@ class Transfers:
                     step.wait("unavailable", error.message)
                 except Refused as error:
                     step.terminate("policy", explain(error.reasons))
-                except (Conflict, NotFound, InvalidInput) as error:
+                except ConnectorError as error:
                     step.terminate(error.code, error.message)
                 await self._apply(step)
                 await self._ledger.save(draft)
@@ -332,6 +343,7 @@ class Transfers:
         self, pid: str, change: Callable[[TransferDraft], Awaitable[None]]
     ) -> TransferProcess:
         channel = (await self.transfer(pid)).channel
+        self._require_begun(channel)
         async with self._ledger.turn(channel):
             draft = Draft(channel)
             step = draft.transfer(await self.transfer(pid))
@@ -342,6 +354,10 @@ class Transfers:
     async def _save(self, draft: Draft, step: TransferDraft) -> TransferProcess:
         await self._ledger.save(draft)
         return await self.transfer(step.process.pid)
+
+    def _require_begun(self, channel: Channel) -> None:
+        if channel.party is Party.PROVIDER and not self._begun:
+            raise Unavailable("the node is not ready yet", hint="try again in a moment")
 
     async def _usable(self, agreement_id: str) -> StoredAgreement | None:
         return await self._ledger.usable(agreement_id)

@@ -41,7 +41,7 @@ class DataPlane(Protocol):
         ...
 
     async def resume(self, processes: Sequence[tuple[StoredAgreement, TransferProcess]]) -> None:
-        """Once, after a restart and before anything else: the processes that were STARTED (with
-        the data address that their consumers hold, which is to go on working) or SUSPENDED. One
+        """Once, at the start and before anything else: the processes that were STARTED (with the
+        data address that their consumers hold, which is to go on working) or SUSPENDED. One
         that was ended already, before that was saved, stays ended."""
         ...

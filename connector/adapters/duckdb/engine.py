@@ -281,7 +281,10 @@ def _key(database: Path) -> _Key:
 
 
 def _absolute(path: Path) -> str:
-    return str(path.resolve())
+    try:
+        return str(path.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a zero byte; a loop of links
+        raise InvalidInput("source: not a path that can be used") from error
 
 
 def _sync(folder: Path) -> None:

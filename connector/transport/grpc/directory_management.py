@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
 from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
-from connector.directory.enrolment import DEFAULT_VALIDITY
+from connector.directory.enrolment import DEFAULT_VALIDITY, LONGEST_VALIDITY
 from connector.directory.service import DirectoryServices
 from connector.errors import InvalidInput
 from connector.model import fields
@@ -38,7 +38,10 @@ class DirectoryManagementServicer(rpc.DirectoryManagementServiceServicer):
         return status_message(self._status())
 
     async def Invite(self, request: pb.InviteRequest, context: object) -> pb.InviteResponse:
-        validity = timedelta(seconds=request.valid_seconds or DEFAULT_VALIDITY.total_seconds())
+        longest = int(LONGEST_VALIDITY.total_seconds())
+        if request.valid_seconds > longest:  # before it is a timedelta, which cannot hold them all
+            raise InvalidInput(f"valid_seconds: at most {longest}")
+        validity = timedelta(seconds=request.valid_seconds) or DEFAULT_VALIDITY
         invited = await self._services.enrolment.invite(
             request.organisation, request.roles, did=request.did, validity=validity
         )

@@ -19,8 +19,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from connector._pb.dataspace.management.v1 import management_pb2 as pb
-from connector.errors import ConnectorError, InternalError, Reason, Refused, Unavailable
-from connector.transport.http.errors import problem, problem_response
+from connector.errors import (
+    ConnectorError,
+    InternalError,
+    Reason,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from connector.transport.http.errors import problem, problem_response, status_of
 from connector.transport.http.openapi import EVENTS, raw_field
 from connector.transport.http.protojson import media_type_of, show
 
@@ -57,7 +64,7 @@ class Answer:
     async def fail(self, error: ConnectorError) -> None:
         if self.started:
             raise BrokenOff(error.code) from error
-        await self._whole(problem_response(error))
+        await self._whole(problem_response(error, _status(error)))
 
     async def _whole(self, response: Response) -> None:
         self.started = True
@@ -106,9 +113,11 @@ class Events(Answer):
     async def fail(self, error: ConnectorError) -> None:
         async with self._turn:
             if not self.started:
-                await self._whole(problem_response(error))
+                await self._whole(problem_response(error, _status(error)))
                 return
-        await self._event(f"event: error\ndata: {_line(problem(error))}\n\n", more=False)
+        await self._event(
+            f"event: error\ndata: {_line(problem(error, _status(error)))}\n\n", more=False
+        )
 
     async def _beat(self) -> None:
         await asyncio.sleep(FIRST_S)
@@ -155,7 +164,7 @@ class Raw(Answer):
         if self.started:
             await self._piece(b"", more=False)
         elif self._unused is not None:
-            await self._whole(problem_response(self._unused, **self._before))
+            await self._whole(problem_response(self._unused, more=self._before))
         else:
             await self._begin(media_type_of(self._field), {})
             await self._piece(b"", more=False)
@@ -189,6 +198,11 @@ def choose(
     if field is not None and media_type_of(field) in names:
         return Raw(scope, receive, send, field=field)
     return (Events if method.server_streaming else Whole)(scope, receive, send)
+
+
+def _status(error: ConnectorError) -> int:
+    """Who comes this far has shown who it is: what is missing is a membership, not a token."""
+    return 403 if isinstance(error, Unauthenticated) else status_of(error)
 
 
 def _line(value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -37,9 +39,9 @@ def status_of(error: Exception) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def headers_of(error: Exception) -> dict[str, str]:
+def headers_of(error: Exception, status: int) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
-    if isinstance(error, errors.Unauthenticated):
+    if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooMuch):
         headers["Connection"] = "close"
@@ -52,13 +54,15 @@ async def answer(_: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == 500:
         log.error("the HTTP door failed", error=type(error).__name__)
-    return JSONResponse({"error": message}, status_code=status, headers=headers_of(error))
+    return JSONResponse({"error": message}, status_code=status, headers=headers_of(error, status))
 
 
-def problem(error: errors.ConnectorError) -> dict[str, Any]:
+def problem(error: errors.ConnectorError, status: int = 0) -> dict[str, Any]:
     """The error as the members of an ``application/problem+json`` document (RFC 9457), with
-    ``code``, ``hint`` and, of a refusal, its ``reasons``. It has no type of its own."""
-    status = status_of(error)
+    ``code``, ``hint`` and, of a refusal, its ``reasons``. It has no type of its own.
+
+    ``status``: instead of the one that is the error's."""
+    status = status or status_of(error)
     found: dict[str, Any] = {
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -71,7 +75,10 @@ def problem(error: errors.ConnectorError) -> dict[str, Any]:
     return found
 
 
-def problem_response(error: errors.ConnectorError, **more: Any) -> Response:
+def problem_response(
+    error: errors.ConnectorError, status: int = 0, more: Mapping[str, Any] = MappingProxyType({})
+) -> Response:
     """``more``: further members."""
-    found = {**problem(error), **more}
-    return JSONResponse(found, found["status"], headers_of(error), media_type=PROBLEM)
+    found = {**problem(error, status), **more}
+    headers = headers_of(error, found["status"])
+    return JSONResponse(found, found["status"], headers, media_type=PROBLEM)

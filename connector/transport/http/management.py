@@ -17,7 +17,6 @@ import re
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import structlog
@@ -205,6 +204,6 @@ async def _not_offered(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException) or error.status_code != 405:
         return problem_response(NotFound("there is no such call", hint=hint))
     found = NotFound("this call is made with another method", hint=hint)
-    response = problem_response(found, status=405, title=HTTPStatus(405).phrase)
+    response = problem_response(found, 405)
     response.headers.update(error.headers or {})
     return response

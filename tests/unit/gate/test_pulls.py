@@ -6,6 +6,7 @@ The meter, the store and the file are real; the policy does as it is told.
 import asyncio
 import hashlib
 import hmac
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,9 @@ from connector.gate import accounts, pulls, tokens
 from connector.gate.pulls import FORMAT, Flow, Granted
 from connector.model.receipt import Outcome, Quantity
 from connector.model.transfer import TransferState
-from tests.agreements import DOCUMENT, PURPOSE, SECRET, USES
-from tests.agreements import PROVIDERS as AGREEMENT
+from tests.agreements import PURPOSE, SECRET, USES
 from tests.logs import CONSUMER, PROVIDER, ManualClock, open_meter, until
-from tests.pulls import SCOPE, Provider, process, prop
+from tests.pulls import AGREEMENT, DOCUMENT, SCOPE, Provider, process, prop
 
 CONTENT = b"city,n\nWuhai,1\n" * 100
 PID = "urn:uuid:1"
@@ -150,6 +150,13 @@ async def test_what_else_refuses(provider, what: str) -> None:
         await provider.start(peer="did:web:x.example" if what == "another's" else CONSUMER)
     assert [reason.term for reason in caught.value.reasons] == [term]
     assert provider.observed[0].outcome is Outcome.REFUSED
+
+
+async def test_an_allowance_with_obligations_that_no_file_keeps_is_none(provider) -> None:
+    provider.policy.row_cap = 500
+    with pytest.raises(Refused) as caught:
+        await provider.start()
+    assert caught.value.reasons == (pulls.OBLIGED,)
 
 
 async def test_a_stale_view_starts_nothing_and_leaves_nothing(provider) -> None:
@@ -330,6 +337,12 @@ class Reader:
     async def flows(self) -> None:
         await until(lambda: self.flow is not None and self.flow.account.moved >= 100)
 
+    async def dies(self) -> None:
+        """With the run that it belongs to, which is over."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError, RuntimeError):
+            await self._task
+
     async def gone(self) -> None:
         await asyncio.wait_for(self._task, 2)
         assert self.cut
@@ -504,7 +517,7 @@ async def test_after_a_crash_the_use_goes_on_and_nothing_is_forgotten(provider) 
     await take(provider, await provider.pulls.ask(PID, token), 10)
     receipt = await ended(provider)
     assert receipt.quantities[Quantity.BYTES_RETURNED] == 1110
-    reader._task.cancel()
+    await reader.dies()
 
 
 async def test_after_an_orderly_restart_the_account_is_exact(provider) -> None:

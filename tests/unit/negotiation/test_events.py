@@ -20,6 +20,7 @@ async def heard(follower):
 
 async def test_every_step_of_both_kinds_is_told_to_every_follower():
     airport, tourism = Node(AIRPORT), Node(TOURISM)
+    await airport.service.start()
     first, second = airport.service.events(), airport.service.events()
     here = tourism.service.events()
     wire = Wire(tourism, airport)

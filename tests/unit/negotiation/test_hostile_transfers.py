@@ -43,6 +43,7 @@ async def pair():
     tourism, airport = Node(TOURISM), Node(AIRPORT, Automation(start=False))
     for node in (tourism, airport):
         node.members[STRANGER] = record_of(STRANGER)
+        await node.service.start()
     wire = Wire(tourism, airport)
     negotiation = await tourism.service.request(AIRPORT, DATASET.id)
     done = await tourism.until(negotiation.pid, lambda found: found.state == "FINALIZED")

@@ -53,6 +53,7 @@ async def node(did: str, party: Party) -> tuple[Node, Channel]:
         address=BASE,
     )
     await made.store.commit(Change(channel=channel, agreement=agreement))
+    await made.service.start()
     return made, channel
 
 

@@ -34,6 +34,8 @@ class Pair:
         self.agreement = ""
 
     async def __aenter__(self):
+        for node in self.nodes:
+            await node.service.start()
         negotiation = await self.tourism.service.request(AIRPORT, DATASET.id)
         done = await self.tourism.until(negotiation.pid, lambda found: found.agreement_id != "")
         await quiet(self.tourism, self.airport)
@@ -377,3 +379,26 @@ async def test_a_secret_is_not_shown():
         assert "token-1" not in repr(mine)
         assert mine.party is Party.CONSUMER
         assert dataclasses.replace(mine) == mine
+
+
+async def test_until_the_data_plane_knows_its_processes_they_are_left_alone():
+    async with Pair() as pair:
+        here, there = await pair.started()
+        await pair.wire.close()
+        airport = pair.airport
+        airport.service = airport._make()  # a new run, which has not come to its start
+        for call in (
+            airport.service.transfers.suspend(there),
+            airport.service.end_agreement(pair.agreement, "over"),
+        ):
+            with pytest.raises(Unavailable):
+                await call
+        await pair.tourism.service.transfers.complete(here)
+        pair.wire = Wire(pair.tourism, airport)
+        await pair.wire.closed()
+        assert (await pair.here(airport)).state is STARTED
+        assert airport.dataplane.ended == {}
+        await airport.service.start()
+        assert airport.dataplane.resumed == [there]
+        pair.wire = Wire(pair.tourism, airport)
+        await pair.both(COMPLETED)

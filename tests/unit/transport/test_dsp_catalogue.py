@@ -181,6 +181,13 @@ def test_official_examples_are_read(name):
     assert bool(found) is (name != "nested-catalog.json")
 
 
+def test_a_dataset_out_of_bounds_does_not_hide_the_others():
+    value = json.loads((VECTORS / "catalog.json").read_text())
+    (one,) = value["dataset"]
+    value["dataset"] = [one, {**one, "@id": "x" * 300}, {**one, "@id": "last"}]
+    assert [found.id for found in dcat.read_catalog(value, "P")] == [one["@id"], "last"]
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -10,7 +10,7 @@ import pytest
 from connector.errors import Unavailable
 from connector.model.negotiation import AgreementState, State
 from connector.negotiation.automation import Automation
-from connector.transport.http import bodies
+from connector.transport.http import body as bodies
 from connector.transport.http.dsp import reading, schemas
 from connector.transport.http.dsp.holds import Holds
 from tests.dsp_doors import (
@@ -364,6 +364,24 @@ async def test_transfers(manual):
         body = message(kind, "their-1", "urn:uuid:nothing")
         response = await caller.post(f"/transfers/urn:uuid:nothing/{action}", body)
         refused(response, 404, "TransferError")
+
+
+@pytest.mark.parametrize("pid", [0, 5, None, [], {}, ["x"], True])
+async def test_process_ids_that_are_no_text(place, pid):
+    """Where the schema of a message does not name them, anything could be there."""
+    caller = Caller(place)
+    body = {
+        **CONTEXT,
+        "@type": "TransferRequestMessage",
+        "consumerPid": "their-1",
+        "agreementId": "urn:uuid:nothing",
+        "format": "HttpData-PULL",
+        "callbackAddress": CALLBACK,
+        "providerPid": pid,
+    }
+    refused(await caller.post("/transfers/request", body), 400, "TransferError")
+    body = {**CONTEXT, "@type": "CatalogRequestMessage", "consumerPid": pid}
+    refused(await caller.post("/catalog/request", body), 400, "CatalogError")
 
 
 async def test_what_we_say_next_waits_for_our_answer(place):

@@ -27,6 +27,7 @@ from connector.errors import (
     RateLimited,
     Reason,
     Refused,
+    Unauthenticated,
     Unavailable,
 )
 from connector.transport.calls import OpenCalls, Watch
@@ -273,6 +274,7 @@ def test_no_json_makes_the_door_fail(method: Any, value: Any) -> None:
     ("error", "status"),
     [
         (InvalidInput("no", hint="do"), 400),
+        (Unauthenticated("no"), 403),  # a peer, or this node: no token would help
         (NotFound("no"), 404),
         (Conflict("no"), 409),
         (RateLimited("no"), 429),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -145,14 +146,16 @@ class ForeignDataset:
 
 
 def read_catalog(value: Mapping[str, Any], provider: str) -> tuple[ForeignDataset, ...]:
-    """Datasets of a Catalog whose schema was checked; catalogues inside it are left out.
-
-    Raises ``InvalidInput``.
-    """
+    """Datasets of a Catalog whose schema was checked. Catalogues inside it are left out, and
+    datasets that are out of bounds: one of them does not hide the others."""
     services = {
         one["@id"]: one["endpointURL"] for one in value.get("service", []) if "endpointURL" in one
     }
-    return tuple(read_dataset(one, provider, services) for one in value.get("dataset", []))
+    found = []
+    for one in value.get("dataset", []):
+        with suppress(InvalidInput):
+            found.append(read_dataset(one, provider, services))
+    return tuple(found)
 
 
 def read_dataset(

@@ -91,9 +91,12 @@ class Exchange:
         data = await body.read(self.request, reading.MAX_MESSAGE_BYTES)
         value = reading.read(data, kind)
         self.digest = hashlib.sha256(data).hexdigest()
-        for name in ("consumerPid", "providerPid"):
-            if len(value.get(name, "")) <= MAX_PID:
-                self.pids[name] = value.get(name, "")
+        for name in ("consumerPid", "providerPid"):  # not every schema says what they are
+            pid = value.get(name, "")
+            if not isinstance(pid, str):
+                raise InvalidInput(f"{name}: must be a string")
+            if len(pid) <= MAX_PID:
+                self.pids[name] = pid
         return value
 
 

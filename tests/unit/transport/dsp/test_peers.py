@@ -383,7 +383,6 @@ async def test_a_page_token_of_another_peer() -> None:
         catalog(participant="did:web:another.example"),
         catalog(dataset() | {"hasPolicy": []}),
         catalog(dataset() | {"hasPolicy": [{"@type": "Offer", "permission": [{"action": "use"}]}]}),
-        catalog(dataset("d" * 300)),
         catalog(dataset() | {"distribution": "x"}),
     ],
 )

@@ -63,6 +63,7 @@ async def settled(tourism: Node, airport: Node) -> None:
 async def play(automatic: bool, steps) -> None:
     nodes = {"airport": Node(AIRPORT, Automation(start=automatic)), "tourism": Node(TOURISM)}
     airport, tourism = nodes["airport"], nodes["tourism"]
+    await airport.service.start()
     wire = Wire(tourism, airport)
     negotiation = await tourism.service.request(AIRPORT, DATASET.id)
     await tourism.until(negotiation.pid, lambda found: found.state == "FINALIZED")
