@@ -138,7 +138,8 @@ class Endpoint:
         self.observe(self.name, status, self.clock.monotonic() - started)
 
     def _refusal(self, error: ConnectorError, pids: Mapping[str, str]) -> Response:
-        status, headers = _status(error), headers_of(error)
+        status = _status(error)
+        headers = headers_of(error, status)
         if status in (429, 503):
             headers["Retry-After"] = "1"
         if status == 500:
