@@ -22,6 +22,7 @@ from connector.cli import (
     node,
     output,
     publish,
+    pull,
     query,
     receipts,
     reporters,
@@ -68,6 +69,7 @@ app.command()(negotiate.propose)
 app.add_typer(negotiate.approvals, name="approvals")
 app.add_typer(agreements.group, name="agreements")
 app.command()(query.query)
+transfer.group.command()(pull.pull)
 app.add_typer(transfer.group, name="transfer")
 app.command()(meter.meter)
 app.add_typer(reporters.group, name="reporters")

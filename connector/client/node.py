@@ -23,7 +23,7 @@ from connector._pb.dataspace.management.v1 import management_pb2 as pb
 from connector.client import convert, types
 from connector.client.channel import DEADLINE_S, Calls
 from connector.client.errors import NodeNotRunning, Refused, UseFailed
-from connector.client.transfers import TransferCalls
+from connector.client.pulling import PullCalls
 from connector.errors import PeerFault, Unavailable
 
 PEER_DEADLINE_S = 60.0  # seconds; another connector is asked meanwhile
@@ -43,7 +43,7 @@ _RETRY = stamina.AsyncRetryingCaller(
 ).on(_worth_retrying)
 
 
-class Node(TransferCalls):
+class Node(PullCalls):
     """A connection to the node's management API. Get one from ``connect``."""
 
     async def status(self) -> types.Status:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from connector.client import types
 from connector.client.channel import DEADLINE_S
 from connector.client.node import QUERY_DEADLINE_S, Node, OnChange, connect
+from connector.client.pulling import OnPulled
 from connector.client.transfers import OnTransfer
 
 T = TypeVar("T")
@@ -176,6 +177,11 @@ class SyncNode:
 
     def transfer(self, pid: str) -> types.Transfer:
         return self._wait(self._node.transfer(pid))
+
+    def pull_to(
+        self, pid: str, file: Path | str, *, on_progress: OnPulled | None = None
+    ) -> types.Pulled:
+        return self._wait(self._node.pull_to(pid, file, on_progress=on_progress))
 
     def decide_transfer(
         self, pid: str, action: str, *, code: str = "", reason: str = ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connector.errors import InvalidInput, Reason
@@ -295,3 +296,23 @@ class Result:
                 "pandas is not installed", hint="install pandas, or use .table (Arrow)"
             )
         return self.table.to_pandas()
+
+
+@dataclass(frozen=True, slots=True)
+class PullStart:
+    """What a transfer's pieces are: the first begins at ``offset``; ``size`` of the whole, -1 if
+    unknown; ``etag`` is its version, empty if the provider names none."""
+
+    offset: int
+    size: int
+    etag: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A file with a transfer's data: ``size`` bytes, ``resumed_from`` of them by earlier calls."""
+
+    path: Path
+    size: int
+    resumed_from: int

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from connector.negotiation.automation import Automation
 from connector.transport.http.dsp import schemas
-from tests.dsp_doors import Caller, Place, opened, request_body
+from tests.dsp_doors import STRANGER_TOKEN, Caller, Place, opened, request_body
 from tests.negotiators import DATASET
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dsp"
@@ -48,9 +48,20 @@ ENDPOINTS = {
 TEXT = st.text(max_size=20) | st.sampled_from(
     ["", "\x00", "\ud800", "tds:x", "did:web:airport.example", DATASET.id, "x" * 3000, "http://["]
 )
+NAMESPACE = "https://w3id.org/tds/profile/v1#"
+KEYS = TEXT | st.sampled_from(
+    [
+        *("@context", "@id", "@type", "consumerPid", "providerPid", "callbackAddress", "code"),
+        *("reason", "offer", "agreement", "dataAddress", "filter", "eventType", "agreementId"),
+        *("assigner", "assignee", "target", "permission", "prohibition", "obligation", "duty"),
+        *("constraint", "and", "leftOperand", "operator", "rightOperand", "unit", "action"),
+        *(NAMESPACE + name for name in ("document", "signature", "secret", "space", "offer")),
+        *("tds:space", "odrl:permission", "http://www.w3.org/ns/odrl/2/unit", "timestamp"),
+    ]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -68,7 +79,7 @@ def mutated(draw: st.DrawFn) -> Any:
             case "gone":
                 del inside[key]
             case "more" if isinstance(inside, dict):
-                inside[draw(TEXT)] = draw(JSON)
+                inside[draw(KEYS)] = draw(JSON)
             case _:
                 inside[key] = copy.deepcopy(draw(st.sampled_from(EXAMPLES)))
         if not value:
@@ -131,11 +142,19 @@ def waiting(place: Place, loop: asyncio.AbstractEventLoop) -> str:
     return loop.run_until_complete(begin())
 
 
-def sent(place: Place, loop: asyncio.AbstractEventLoop, body: bytes, *, pid: str) -> None:
+def sent(
+    place: Place,
+    loop: asyncio.AbstractEventLoop,
+    body: bytes,
+    *,
+    pid: str,
+    token: str = STRANGER_TOKEN,
+) -> None:
+    """To every endpoint; ``token`` is empty for a member, who signs."""
     for path, kind in ENDPOINTS.items():
         before = kept(place, loop)
         path = path.replace(PID, pid)
-        response = loop.run_until_complete(Caller(place).post(path, body))
+        response = loop.run_until_complete(Caller(place, token).post(path, body))
         if response.status_code in (200, 201):
             schemas.check(json.loads(body)["@type"], json.loads(body))
             continue
@@ -152,15 +171,15 @@ def test_anything(place: Place, loop: asyncio.AbstractEventLoop, body: bytes) ->
     sent(place, loop, body, pid=waiting(place, loop))
 
 
-@given(value=mutated(), named=st.booleans())
+@given(value=mutated(), named=st.booleans(), token=st.sampled_from([STRANGER_TOKEN, ""]))
 def test_nearly_a_message(
-    place: Place, loop: asyncio.AbstractEventLoop, value: Any, named: bool
+    place: Place, loop: asyncio.AbstractEventLoop, value: Any, named: bool, token: str
 ) -> None:
     pid = waiting(place, loop)
     if named and isinstance(value, dict):
         value |= {"consumerPid": "their-own-0", "providerPid": pid}
         value.pop("callbackAddress", None)
-    sent(place, loop, encoded(value), pid=pid)
+    sent(place, loop, encoded(value), pid=pid, token=token)
 
 
 @given(

@@ -269,12 +269,23 @@ def _answer(node: FakeNode, method: str, *, streams: bool) -> Callable[..., Any]
         return find(request, context)
 
     def many(_: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        yield from find(request, context)
+        try:
+            yield from find(request, context)
+        except Fault as fault:
+            context.set_trailing_metadata(fault.metadata)
+            context.abort(fault.status, fault.message)
 
     return many if streams else one
 
 
-STREAMS = ("ExportLog", "FollowEvents", "Negotiate", "Query", "SealSegments")
+STREAMS = (
+    "ExportLog",
+    "FollowEvents",
+    "Negotiate",
+    "PullTransfer",
+    "Query",
+    "SealSegments",
+)
 
 
 def _servicer(base: type, node: FakeNode) -> Any:

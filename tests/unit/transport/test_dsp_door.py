@@ -24,7 +24,7 @@ from tests.dsp_doors import (
     opened,
     request_body,
 )
-from tests.negotiators import DATASET, TOURISM
+from tests.negotiators import DATASET, TOURISM, eventually
 
 MANUAL = Automation(decide=False, agree=False, verify=False, finalize=False, start=False)
 
@@ -364,6 +364,65 @@ async def test_transfers(manual):
         body = message(kind, "their-1", "urn:uuid:nothing")
         response = await caller.post(f"/transfers/urn:uuid:nothing/{action}", body)
         refused(response, 404, "TransferError")
+
+
+async def concluded(place: Place, caller: Caller) -> str:
+    """The id of an agreement that is in force."""
+    pid = await requested(place, caller)
+    body = message("ContractAgreementVerificationMessage", "their-1", pid)
+    response = await caller.post(f"/negotiations/{pid}/agreement/verification", body)
+    assert response.json()["state"] == "FINALIZED"
+    await place.posts()
+    return (await place.node.only()).agreement_id
+
+
+async def test_a_transfer_from_its_request_to_its_end(place):
+    caller = Caller(place)
+    body = {
+        **CONTEXT,
+        "@type": "TransferRequestMessage",
+        "@id": "message-1",
+        "consumerPid": "their-2",
+        "agreementId": await concluded(place, caller),
+        "format": "HttpData-PULL",
+        "callbackAddress": CALLBACK,
+    }
+    response = await caller.post("/transfers/request", body)
+    assert response.status_code == 201, response.text
+    schemas.check("TransferProcess", response.json())
+    pid = response.json()["providerPid"]
+    again = await caller.post("/transfers/request", body)
+    assert (again.status_code, again.json()["providerPid"]) == (201, pid)
+    other = Caller(place, ANOTHER_TOKEN)
+    refused(await other.get(f"/transfers/{pid}"), 404, "TransferError")
+    refused(await caller.get(f"/negotiations/{pid}"), 404)
+
+    async def started() -> dict:
+        await eventually(place.node.service.posts)
+        (start,) = await place.posts()
+        assert (start["@type"], start["consumerPid"]) == ("TransferStartMessage", "their-2")
+        assert start["dataAddress"]["endpointType"]
+        return start
+
+    await started()
+    assert await state_of(caller, pid, "transfers") == "STARTED"
+    suspension = message("TransferSuspensionMessage", "their-2", pid, code="1", reason=["night"])
+    for _ in range(2):  # again: its answer was lost
+        response = await caller.post(f"/transfers/{pid}/suspension", suspension)
+        assert (response.status_code, response.json()["state"]) == (200, "SUSPENDED")
+    done = message("TransferCompletionMessage", "their-2", pid)
+    said = refused(await caller.post(f"/transfers/{pid}/completion", done), 400, "TransferError")
+    assert (said["providerPid"], said["consumerPid"]) == (pid, "their-2")
+    response = await caller.post(
+        f"/transfers/{pid}/start", message("TransferStartMessage", "their-2", pid)
+    )
+    assert response.status_code == 200
+    await started()
+    response = await caller.post(f"/transfers/{pid}/completion", done)
+    assert (response.status_code, response.json()["state"]) == (200, "COMPLETED")
+    ended = message("TransferTerminationMessage", "their-2", pid)
+    refused(await caller.post(f"/transfers/{pid}/termination", ended), 400, "TransferError")
+    assert await state_of(caller, pid, "transfers") == "COMPLETED"
 
 
 @pytest.mark.parametrize("pid", [0, 5, None, [], {}, ["x"], True])

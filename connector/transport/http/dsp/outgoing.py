@@ -38,6 +38,7 @@ MAX_BODY = 1 << 20  # bytes of an answer, unless asked otherwise
 MAX_HEADERS = 32_768  # bytes of an answer's headers
 MAX_ADDRESSES = 8  # of one name that are tried
 _CONNECTIONS = 512
+_IDLE_S = 4.0  # seconds that a connection is kept; most servers keep it for 5
 _NOT_ALLOWED = "leads to an address that this node does not send to"
 _HINT = "an operator who means it says so in [dsp] allow"
 
@@ -281,7 +282,7 @@ class Outgoing:
                 ssl_context=self._context(trust.authority),
                 max_connections=_CONNECTIONS,
                 max_keepalive_connections=64,
-                keepalive_expiry=30.0,
+                keepalive_expiry=_IDLE_S,
                 network_backend=_Checked(self, self._backend, plain=plain),
             )
             client = self._clients[trust, plain] = httpx.AsyncClient(
