@@ -39,9 +39,9 @@ def status_of(error: Exception) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def headers_of(error: Exception, status: int = 0) -> dict[str, str]:
+def headers_of(error: Exception, status: int) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
-    if (status or status_of(error)) == 401:
+    if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooMuch):
         headers["Connection"] = "close"
