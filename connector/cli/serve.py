@@ -60,5 +60,9 @@ def _banner(
     rows = [("gRPC", found.listen), ("HTTP", f"{found.http}  (health, metrics, tiles)")]
     if isinstance(found, config.Directory):
         rows.insert(1, ("enrolment", found.enrol))
-    output.pairs([*rows, ("data", str(data)), ("management", str(socket))])
+    rows += [("data", str(data)), ("management", str(socket))]
+    rows += [("and over HTTP", str(config.http_socket_path(data, found.socket)))]
+    if found.management.http:
+        rows += [("and at", found.management.http)]
+    output.pairs(rows)
     output.say("stop it with Ctrl-C or SIGTERM; the log is on stderr")

@@ -76,7 +76,7 @@ def value(
             return dice.choice(NUMBERS)
         case ["object", "null"]:
             return dice.choice(DOCUMENTS)
-    if schema.get("format") == "uint64":
+    if schema.get("format") in ("int64", "uint64"):
         return str(dice.choice((*NUMBERS, 2**53, 2**63, 2**64 - 1)))
     if schema.get("contentEncoding") == "base64":
         return dice.choice(("", "AA==", "LS0tLS0=", "%%%"))

@@ -198,11 +198,15 @@ def _csv_options(csv_null: str, separator: str, quote: str, escape: str) -> str:
 
 def _files(source: Path) -> tuple[list[str], bool]:
     """The source's files in their order, and whether they are CSV."""
-    if source.is_dir():
+    try:
+        folder, file = source.is_dir(), source.is_file()
+    except OSError as error:  # a name that no file can have
+        raise BadSource("there can be no such file or folder") from error
+    if folder:
         found = sorted(path for path in source.rglob("*") if _is_data(path))
         if not found:
             raise BadSource("the folder holds no .parquet or .csv file")
-    elif source.is_file():
+    elif file:
         found = [source]
     else:
         raise BadSource("there is no such file or folder")

@@ -20,18 +20,28 @@ from connector.transport.http.protojson import JSON, media_type_of
 EVENTS = "text/event-stream"
 OPENAPI = "3.1.1"
 
+# As ProtoJSON has them. A JSON number is not exact beyond 2**53, so that 64 bits are text; they are
+# read as numbers too.
+_INT32: Mapping[str, Any] = {"type": "integer", "format": "int32"}
+_UINT32: Mapping[str, Any] = {"type": "integer", "format": "uint32", "minimum": 0}
+_INT64: Mapping[str, Any] = {"type": "string", "format": "int64"}
+_UINT64: Mapping[str, Any] = {"type": "string", "format": "uint64"}
 _SCALARS: Mapping[int, Mapping[str, Any]] = {
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
     FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
-    FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
-    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64"},
-    FieldDescriptor.TYPE_SINT32: {"type": "integer", "format": "int32"},
-    FieldDescriptor.TYPE_SINT64: {"type": "string", "format": "int64"},
+    FieldDescriptor.TYPE_FIXED32: _UINT32,
+    FieldDescriptor.TYPE_FIXED64: _UINT64,
+    FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_SFIXED32: _INT32,
+    FieldDescriptor.TYPE_SFIXED64: _INT64,
+    FieldDescriptor.TYPE_SINT32: _INT32,
+    FieldDescriptor.TYPE_SINT64: _INT64,
     FieldDescriptor.TYPE_STRING: {"type": "string"},
-    FieldDescriptor.TYPE_UINT32: {"type": "integer", "format": "uint32", "minimum": 0},
-    # ProtoJSON: a JSON number is not exact beyond 2**53. Numbers are read too.
-    FieldDescriptor.TYPE_UINT64: {"type": "string", "format": "uint64"},
+    FieldDescriptor.TYPE_UINT32: _UINT32,
+    FieldDescriptor.TYPE_UINT64: _UINT64,
 }
 _PROBLEM: Mapping[str, Any] = {
     "type": "object",
@@ -169,6 +179,8 @@ def _one(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
         if found == JSON:
             return {"type": ["object", "null"]}
         return {**_SCALARS[field.type], "contentMediaType": found}
+    if field.enum_type is not None:
+        return {"type": "string", "enum": [value.name for value in field.enum_type.values]}
     return dict(_SCALARS[field.type])
 
 
