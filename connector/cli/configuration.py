@@ -19,6 +19,8 @@ from connector.cli import output
 from connector.cli.session import DEFAULT_DATA, Data, Json
 from connector.errors import Conflict, InvalidInput
 
+DSP = "127.0.0.1:9480"  # where a new node serves the Dataspace Protocol, unless told otherwise
+
 _ABOUT = {
     "did": "the organisation's identifier, a did:web",
     "name": "the organisation's name, for people",
@@ -95,7 +97,8 @@ def render(kind: type[config.Node] | type[config.Directory], values: dict[str, s
     for name, defaults in tables:
         lines += ["", f"[{name}]"]
         for field in dataclasses.fields(defaults):
-            lines += _entry(f"{name}.{field.name}", field.name, None, getattr(defaults, field.name))
+            key = f"{name}.{field.name}"
+            lines += _entry(key, field.name, values.get(key), getattr(defaults, field.name))
     return "\n".join(lines) + "\n"
 
 
@@ -159,11 +162,20 @@ def init(
     listen: Listen = "",
     endpoint: Endpoint = "",
     http: Http = "",
+    dsp: Annotated[
+        str,
+        typer.Option(
+            "--dsp",
+            help="host:port of the Dataspace Protocol's HTTPS door; '' for none.",
+            metavar="HOST:PORT",
+        ),
+    ] = DSP,
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
     """Make a data folder for a new node."""
     values = {"did": did, "name": name, "listen": listen, "endpoint": endpoint, "http": http}
+    values["dsp.listen"] = dsp
     _create(config.Node, values, data, as_json, "connector serve")
 
 

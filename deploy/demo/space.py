@@ -85,7 +85,7 @@ class Organisation:
 
     def init(self) -> None:
         words = ["init", "--did", self.did, "--name", self.name]
-        doors = ["listen", "http", *(["enrol"] if self.directory else [])]
+        doors = ["listen", "http", "enrol" if self.directory else "dsp"]
         for door, port in zip(doors, free_ports(len(doors)), strict=True):
             self.ports[door] = f"127.0.0.1:{port}"
             words += [f"--{door}", self.ports[door]]

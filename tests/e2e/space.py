@@ -141,6 +141,8 @@ class Space:
             f"127.0.0.1:{listen}",
             "--http",
             f"127.0.0.1:{http}",
+            "--dsp",
+            "",
         )
         _configure(data, settings)
         member = Member(data, ["serve"], f"127.0.0.1:{http}", did=did)

@@ -191,6 +191,16 @@ def test_init_makes_a_private_folder_that_loads(
     assert (data / "connector.toml").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_new_node_has_a_door_for_other_makes(tmp_path: Path) -> None:
+    words = ["init", "--did", "did:web:h.example", "--name", "H"]
+    assert call(tmp_path / "a", *words) == 0
+    assert config.load_node(tmp_path / "a").dsp == config.Dsp(listen="127.0.0.1:9480")
+    assert call(tmp_path / "b", *words, "--dsp", "127.0.0.1:9") == 0
+    assert config.load_node(tmp_path / "b").dsp.listen == "127.0.0.1:9"
+    assert call(tmp_path / "c", *words, "--dsp", "") == 0
+    assert config.load_node(tmp_path / "c").dsp == config.Dsp()
+
+
 def test_init_overwrites_nothing(tmp_path: Path, capsys: Capture) -> None:
     words = ["init", "--did", "did:web:h.example", "--name", "H"]
     assert call(tmp_path / "a", *words) == 0
