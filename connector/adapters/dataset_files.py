@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -154,9 +155,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _stamp(source: Path) -> bytes:
-    if not source.is_file():
+    try:
+        found = source.stat()
+    except (OSError, ValueError):  # not there, or a name that no file can have
         return b""
-    found = source.stat()
+    if not stat.S_ISREG(found.st_mode):
+        return b""
     return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
 
 
