@@ -82,17 +82,25 @@ class NotAllowed(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL in parts; ``host`` is a lower-case DNS name or an address without brackets."""
+    """A URL in parts; ``host`` is a lower-case DNS name or an address without brackets, ``path``
+    what a request is for, with the query if there is one."""
 
     url: str
     scheme: str
     host: str
     port: int
+    path: str
 
     @property
     def origin(self) -> tuple[str, str, int]:
         """RFC 6454: what a token may be sent to."""
         return (self.scheme, self.host, self.port)
+
+    @property
+    def authority(self) -> str:
+        """For ``Host`` (RFC 9110 section 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse_url(value: str, what: str = "URL", *, query: bool = False) -> Target:
@@ -117,7 +125,8 @@ def parse_url(value: str, what: str = "URL", *, query: bool = False) -> Target:
     host = _host(parts.hostname or "", bracketed="[" in parts.netloc)
     if not host:
         raise InvalidInput(f"{what}: must name a host, by a DNS name or a plain address")
-    return Target(value, parts.scheme, host, port or _PORTS[parts.scheme])
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(value, parts.scheme, host, port or _PORTS[parts.scheme], path)
 
 
 def _host(value: str, *, bracketed: bool) -> str:

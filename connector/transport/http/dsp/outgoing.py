@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,6 +28,7 @@ import httpx
 
 from connector.errors import InvalidInput, PeerFault, Unavailable
 from connector.transport.http.dsp.addresses import Address, Allowed, NotAllowed, Target, parse_url
+from connector.transport.http.dsp.sockets import Sockets
 
 TIMEOUT_S = 10.0  # seconds for one request, answer included
 CONNECT_S = 5.0  # seconds to be connected, over all addresses of a name
@@ -38,7 +38,8 @@ MAX_BODY = 1 << 20  # bytes of an answer, unless asked otherwise
 MAX_HEADERS = 32_768  # bytes of an answer's headers
 MAX_ADDRESSES = 8  # of one name that are tried
 _CONNECTIONS = 512
-_IDLE_S = 4.0  # seconds that a connection is kept; most servers keep it for 5
+_KEPT_S = 4.0  # seconds that a connection is kept; most servers keep it for 5
+_TIMEOUTS = {"connect": CONNECT_S, "read": IDLE_S, "write": IDLE_S, "pool": CONNECT_S}
 _NOT_ALLOWED = "leads to an address that this node does not send to"
 _HINT = "an operator who means it says so in [dsp] allow"
 
@@ -89,19 +90,19 @@ class Answer:
 class Opened:
     """An answer whose body is yet to come."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpcore.Response) -> None:
         self._response = response
-        self.status = response.status_code
-        self.headers = response.headers
-        if sum(len(name) + len(value) + 4 for name, value in response.headers.raw) > MAX_HEADERS:
+        self.status = response.status
+        self.headers = httpx.Headers(response.headers)
+        if sum(len(name) + len(value) + 4 for name, value in response.headers) > MAX_HEADERS:
             raise PeerFault("the answer's headers are too large")
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise PeerFault("the answer is compressed, which was not asked for")
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """Raises ``PeerFault`` once there are more than ``limit`` bytes."""
         size = 0
-        async for piece in self._response.aiter_raw():
+        async for piece in self._response.aiter_stream():
             size += len(piece)
             if size > limit:
                 raise PeerFault(f"the answer is larger than {limit} bytes")
@@ -130,14 +131,14 @@ class Outgoing:
         self._plain_http = plain_http
         self._names = ThreadPoolExecutor(max_workers=8, thread_name_prefix="names")
         self._resolve = resolve or self._system
-        self._backend = backend or httpcore.AnyIOBackend()
-        self._clients: dict[tuple[Trust, bool], httpx.AsyncClient] = {}
+        self._backend = backend or Sockets()
+        self._pools: dict[tuple[Trust, bool], httpcore.AsyncConnectionPool] = {}
         self._authorities: dict[str, ssl.SSLContext] = {}
 
     async def close(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
-        self._clients.clear()
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
         self._names.shutdown(wait=False, cancel_futures=True)
 
     def target(self, url: str, what: str = "URL", *, query: bool = False) -> Target:
@@ -214,35 +215,40 @@ class Outgoing:
                     yield Opened(response)
                 finally:
                     await response.aclose()
-        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise Unavailable("the other side broke off") from error
         except (httpcore.TimeoutException, TimeoutError) as error:
             raise Unavailable("the other side did not answer in time") from error
 
     async def _send(
         self, target: Target, trust: Trust, method: str, body: bytes, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> httpcore.Response:
         """The answer, as far as its body. Raises ``NotSent`` if no connection was made."""
-        client = self._client(trust, plain=target.scheme == "http")
+        extensions: dict[str, Any] = {"timeout": _TIMEOUTS}
+        if trust.name:
+            extensions["sni_hostname"] = trust.name
+        request = httpcore.Request(
+            method,
+            httpcore.URL(
+                scheme=target.scheme.encode(),
+                host=target.host.encode(),
+                port=target.port,
+                target=target.path.encode(),
+            ),
+            headers=_headers(target, body, headers),
+            content=body or None,
+            extensions=extensions,
+        )
         try:
-            request = client.build_request(
-                method,
-                target.url,
-                content=body or None,
-                headers=headers,
-                extensions={"sni_hostname": trust.name} if trust.name else None,
-            )
-        except httpx.InvalidURL as error:
-            raise InvalidInput("URL: not one") from error
-        if request.url.raw_host.decode() != target.host or request.url.scheme != target.scheme:
-            raise InvalidInput("URL: read in two ways")  # by the parser that checked it, and httpx
-        try:
-            return await client.send(request, stream=True)
+            pool = self._pool(trust, plain=target.scheme == "http")
+            return await pool.handle_async_request(request)
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
             if not isinstance(error.__context__, ssl.SSLError):
                 raise NotSent("the other side cannot be reached") from error
             if not trust.or_web:
                 raise NotSent("the other side's certificate does not verify") from error
+        except httpcore.LocalProtocolError as error:
+            raise InvalidInput("the request cannot be written") from error
         return await self._send(target, WEB, method, body, headers)
 
     async def addresses(self, host: str, port: int, *, plain: bool = False) -> tuple[str, ...]:
@@ -274,30 +280,18 @@ class Outgoing:
         )
         return [str(each[4][0]) for each in found]
 
-    def _client(self, trust: Trust, *, plain: bool) -> httpx.AsyncClient:
+    def _pool(self, trust: Trust, *, plain: bool) -> httpcore.AsyncConnectionPool:
         """One for each trust: a connection that was opened to one name serves no other."""
-        client = self._clients.get((trust, plain))
-        if client is None:
-            pool = httpcore.AsyncConnectionPool(
+        pool = self._pools.get((trust, plain))
+        if pool is None:
+            pool = self._pools[trust, plain] = httpcore.AsyncConnectionPool(
                 ssl_context=self._context(trust.authority),
                 max_connections=_CONNECTIONS,
                 max_keepalive_connections=64,
-                keepalive_expiry=_IDLE_S,
+                keepalive_expiry=_KEPT_S,
                 network_backend=_Checked(self, self._backend, plain=plain),
             )
-            client = self._clients[trust, plain] = httpx.AsyncClient(
-                transport=_Transport(pool),
-                follow_redirects=False,
-                trust_env=False,
-                timeout=httpx.Timeout(IDLE_S, connect=CONNECT_S),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
-                headers={
-                    "User-Agent": "tds-connector",
-                    "Accept": "application/json",
-                    "Accept-Encoding": "identity",
-                },
-            )
-        return client
+        return pool
 
     def _context(self, authority: str) -> ssl.SSLContext:
         context = self._authorities.get(authority)
@@ -350,40 +344,18 @@ class _Checked(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class _Transport(httpx.AsyncBaseTransport):
-    """httpx's requests over httpcore's pool; httpx's own transport takes no network backend."""
-
-    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
-        self._pool = pool
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
-        )
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._answer.aiter_stream():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._answer.aclose()
+def _headers(target: Target, body: bytes, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Raises ``InvalidInput`` for a value that no header can have."""
+    found: dict[str, str] = {
+        "Host": target.authority,
+        "User-Agent": "tds-connector",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+    }
+    if body:
+        found["Content-Length"] = str(len(body))
+    found.update(more)
+    try:
+        return [(name.encode("ascii"), value.encode("ascii")) for name, value in found.items()]
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a header that is not ASCII") from error

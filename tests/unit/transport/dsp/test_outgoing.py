@@ -228,6 +228,15 @@ async def test_a_connection_for_one_name_is_not_used_for_another() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["a\r\nHost: inside", "a\nb", "\u00e9", "a\x00"])
+async def test_a_token_that_would_be_another_header(value: str) -> None:
+    network = Network({"peer.example": [[PUBLIC]]})
+    headers = {"Authorization": value}
+    with pytest.raises(InvalidInput):
+        await network.outgoing().ask("GET", "https://peer.example", headers=headers)
+    assert not any(stream.written for stream in network.streams)
+
+
 async def test_the_next_address_when_one_does_not_answer() -> None:
     network = Network({"peer.example": [[PUBLIC6, PUBLIC]]})
     network.answers[PUBLIC6] = httpcore.ConnectTimeout()
@@ -380,3 +389,47 @@ async def test_an_answer_that_trickles() -> None:
     network.resolve = never  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await network.outgoing().ask("GET", "https://peer.example", timeout_s=0.05)
+
+
+@pytest.mark.parametrize("end", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"])
+async def test_real_sockets_that_break_off(end: bytes, socket_enabled: None) -> None:
+    """On this machine, without TLS: closed before and in the middle of an answer, and at rest."""
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(end if served == 1 else OK)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    outgoing = Outgoing(["127.0.0.1"], plain_http=True)
+    url = f"http://127.0.0.1:{port}/x"
+    with pytest.raises(Unavailable) as raised:
+        await outgoing.ask("GET", url)
+    assert not isinstance(raised.value, NotSent)
+    for _ in range(3):  # each answer's connection was closed while it rested
+        assert (await outgoing.ask("GET", url)).body == b"{}"
+        await asyncio.sleep(0.02)
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(NotSent):
+        await outgoing.ask("GET", url)
+    await outgoing.close()
+
+
+async def test_a_server_that_says_nothing(socket_enabled: None) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    outgoing = Outgoing(["127.0.0.1"], plain_http=True)
+    with pytest.raises(Unavailable, match="in time"):
+        await outgoing.ask("GET", f"http://127.0.0.1:{port}/x", timeout_s=0.05)
+    await outgoing.close()
+    server.close()
