@@ -85,6 +85,7 @@ async def test_catalogue_agreement_and_data_over_https(tmp_path: Path) -> None:
             assert completed.state == "COMPLETED"
             with pytest.raises(ConnectorError):
                 await node.pull_to(transfer.pid, tmp_path / "again.csv")
+            await node.end_agreement(agreement, reason="done with it")
         await until_over(found, "airport")
 
 
@@ -98,4 +99,6 @@ async def negotiated(found: Space, dataset_id: str) -> str:
 async def until_over(found: Space, name: str) -> None:
     async with asyncio.timeout(START_S), found.node(name) as node:
         while any(one.state != "COMPLETED" for one in await node.transfers()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        while any(one.state != "ended" for one in await node.agreements()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -30,12 +30,11 @@ import structlog
 
 from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
-from connector.model.content import Content
-from connector.model.negotiation import Message, Party
+from connector.model.negotiation import AgreementNotice, Message, Party
 from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
-from connector.transport.http.dsp import codec, paths, reading
+from connector.transport.http.dsp import codec, notices, paths, reading
 from connector.transport.http.dsp.exchange import CORRELATION_HEADER
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Outgoing, Way
 from connector.transport.http.dsp.reached import REACHED
@@ -210,7 +209,11 @@ class Courier:
 
     async def _errand(self, post: Post, peer_pid: str) -> _Errand:
         """Raises ``InvalidInput`` for what has no place in the peer's binding."""
-        content = _sendable(messages.decode(post.body))
+        content = messages.decode(post.body)
+        if isinstance(content, AgreementNotice):
+            return _Errand(post, content, "", notices.path_of(post.channel.party))
+        if not isinstance(content, Message | TransferMessage):
+            raise InvalidInput("the protocol has no place for such a message")
         receiver = post.channel.party.other
         known = _pid(content, receiver)
         begins = not known and content.type in paths.BEGIN
@@ -246,16 +249,17 @@ class Courier:
 
     async def _arrived(self, errand: _Errand) -> bool:
         """Whether the peer's state says that it has had the message."""
-        if not errand.peer_pid:
+        content = errand.content
+        if not errand.peer_pid or isinstance(content, AgreementNotice):
             return False  # where it began a process, only the peer knows which
         answer = await self._ask("GET", errand, errand.process)
         if answer.status >= 500 or answer.status in _PASSING:
             raise _Later(f"the peer answers with {answer.status}", _wait(answer))
         if answer.status != 200:
             return False
-        process = _read(answer, errand.content)
+        process = _read(answer, content)
         ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
-        return ours and process["state"] in REACHED[errand.content.type]
+        return ours and process["state"] in REACHED[content.type]
 
     async def _ask(self, method: str, errand: _Errand, path: str) -> Answer:
         post = errand.post
@@ -289,7 +293,7 @@ class _Errand:
     """``peer_pid``: the peer's process id, empty for what begins a process."""
 
     post: Post
-    content: Message | TransferMessage
+    content: Message | TransferMessage | AgreementNotice
     peer_pid: str
     path: str
 
@@ -299,6 +303,8 @@ class _Errand:
         return uuid5(NAMESPACE_URL, f"{self.post.pid}/{self.post.number}").urn
 
     def body(self, *, signs: bool) -> bytes:
+        if isinstance(self.content, AgreementNotice):
+            return fields.encode_json(notices.encode(self.content, id=self.id))
         return fields.encode_json(codec.encode(self.content, signs=signs, id=self.id))
 
     @property
@@ -338,10 +344,11 @@ def _said(answer: Answer, errand: _Errand) -> str:
     Conformant peers answer with the process. An answer without it has taken the message all the
     same, and the peer's next one will name its process.
     """
-    if not answer.body:
+    content = errand.content
+    if not answer.body or isinstance(content, AgreementNotice):
         return ""
     try:
-        process = _read(answer, errand.content)
+        process = _read(answer, content)
         party = errand.post.channel.party
         if process[f"{party}Pid"] != errand.post.pid:
             raise InvalidInput("an answer about another process")
@@ -354,12 +361,6 @@ def _said(answer: Answer, errand: _Errand) -> str:
 def _read(answer: Answer, content: Message | TransferMessage) -> dict[str, Any]:
     kind = "ContractNegotiation" if isinstance(content, Message) else "TransferProcess"
     return reading.read(answer.body, kind, limit=ANSWER_BYTES)
-
-
-def _sendable(content: Content) -> Message | TransferMessage:
-    if not isinstance(content, Message | TransferMessage):
-        raise InvalidInput("the protocol has no place for such a message")
-    return content
 
 
 def _pid(content: Message | TransferMessage, party: Party) -> str:

@@ -27,13 +27,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connector.errors import InternalError, InvalidInput, NotFound
+from connector.model import fields
 from connector.model.content import Content
 from connector.model.negotiation import Channel, MessageType, Negotiation, Party
 from connector.model.transfer import TransferProcess, TransferType
 from connector.negotiation.messages import MAX_PID
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
-from connector.transport.http.dsp import codec, did, paths
+from connector.transport.http.dsp import codec, did, notices, paths
 from connector.transport.http.dsp.authority import Authenticate
 from connector.transport.http.dsp.catalogue import Catalogue
 from connector.transport.http.dsp.dcat import Service
@@ -145,6 +146,7 @@ def routes(sources: Sources) -> list[Route]:
         for action, (type_, parties) in _FOLLOW[below].items():
             handle = partial(door.follow, below, type_, parties)
             add("POST", f"{below}/{{pid}}/{action}", kind, handle)
+    add("POST", notices.NOTICES + "/{sender}", codec.NEGOTIATION_ERROR, door.notice)
     return found
 
 
@@ -204,6 +206,15 @@ class _Door:
         if "@id" not in value or process.heard != exchange.digest:
             process = await self._receive(party, exchange, value)
         return answer(codec.process_json(process))
+
+    async def notice(self, exchange: Exchange) -> Response:
+        sender = notices.sender_of(exchange.request.path_params["sender"])
+        data = await exchange.json(notices.MAX_NOTICE)
+        value = fields.parse_json(data, limit=notices.MAX_NOTICE, what="AgreementNotice")
+        notice = notices.decode(fields.as_object(value, "AgreementNotice"))
+        channel = Channel(exchange.peer.did, sender.other)
+        await self._sources.receive(channel, notice, exchange.digest)
+        return Response(status_code=204)
 
     async def _find(self, below: str, exchange: Exchange) -> Process:
         """The process that the path names, if it is the caller's."""

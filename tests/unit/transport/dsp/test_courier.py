@@ -14,11 +14,19 @@ import stamina
 
 from connector.errors import PeerFault, Unavailable
 from connector.model.content import Content
-from connector.model.negotiation import AgreementNotice, Channel, Message, MessageType, Party
+from connector.model.negotiation import (
+    AgreementNotice,
+    Channel,
+    ContractNegotiationError,
+    Message,
+    MessageType,
+    Party,
+)
 from connector.model.transfer import TransferMessage, TransferType
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
 from connector.transport.http.dsp import courier as module
+from connector.transport.http.dsp import notices
 from connector.transport.http.dsp.addresses import NotAllowed
 from connector.transport.http.dsp.courier import PER_PEER, Courier
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Way
@@ -281,9 +289,17 @@ async def test_a_repetition_is_known_by_its_id() -> None:
     assert first == again != other
 
 
+async def test_the_end_of_an_agreement_is_told_to_a_member() -> None:
+    outbox, peer = Outbox(), Peer(say(503), say(204))
+    outbox.add(AgreementNotice("a", "signed"), "")
+    assert await carry(outbox, peer) == [("", "delivered", "")]
+    assert peer.paths == ["/tds/notices/consumer"] * 2
+    assert notices.decode(json.loads(peer.bodies[0])) == AgreementNotice("a", "signed")
+
+
 async def test_what_the_protocol_has_no_place_for() -> None:
     outbox, peer = Outbox(), Peer(say(200))
-    outbox.add(AgreementNotice("a", "signed"), "")
+    outbox.add(ContractNegotiationError("c-1", "p-1", "no", "reason"))
     ((_, what, _),) = await carry(outbox, peer)
     assert (what, peer.asked) == ("abandoned", [])
 
