@@ -89,6 +89,48 @@ async def test_catalogue_agreement_and_data_over_https(tmp_path: Path) -> None:
         await until_over(found, "airport")
 
 
+async def test_messages_wait_for_a_node_that_is_away_and_outlive_their_sender(
+    tmp_path: Path,
+) -> None:
+    here, there = free_ports(2)
+    async with space(tmp_path) as found:
+        airport = await found.admit(
+            "airport", ["provider", "consumer"], settings(here, "bureau", there)
+        )
+        bureau = await found.admit("bureau", ["consumer"], settings(there, "airport", here))
+        source = tmp_path / "flights.csv"
+        source.write_text("number,region\n1,a\n2,b\n")
+        async with found.node("airport") as node:
+            published = await node.publish(
+                source,
+                title="Flights",
+                table="flights",
+                classification="general",
+                terms=TERMS,
+                manual_approval=True,
+            )
+        async with found.node("bureau") as node:
+            asked = await node.negotiate(
+                "did:web:airport.example", published.dataset_id, follow_s=0.5
+            )
+        assert asked.state == "REQUESTED"
+        async with found.node("airport") as node:
+            async with asyncio.timeout(START_S):
+                while not (waiting := await node.negotiations(waiting_only=True)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            bureau.kill()
+            assert (await node.decide(waiting[0].pid, "approve")).state == "AGREED"
+        airport.kill()
+        for one in (airport, bureau):
+            one.start()
+        async with asyncio.timeout(3 * START_S):
+            for name in ("bureau", "airport"):
+                await found.until(name, lambda status: status.state == "ready", 2 * START_S)
+                async with found.node(name) as node:
+                    while (await node.negotiations())[0].state != "FINALIZED":  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+
+
 async def negotiated(found: Space, dataset_id: str) -> str:
     async with found.node("bureau") as node:
         done = await node.negotiate("did:web:airport.example", dataset_id)
