@@ -155,15 +155,6 @@ class Outgoing:
                 raise NotAllowed(f"{what}: {_NOT_ALLOWED}", hint=_HINT)
         return target
 
-    async def check(self, url: str, what: str = "URL") -> Target:
-        """As ``target``, and that its host has an address that may be reached now.
-
-        Raises ``NotAllowed``, or ``Unavailable`` for a name that does not resolve now.
-        """
-        target = self.target(url, what)
-        await self.addresses(target.host, target.port, plain=target.scheme == "http")
-        return target
-
     async def ask(
         self,
         method: str,

@@ -124,15 +124,6 @@ class Peers:
             return ""
         return token if " " in token else f"Bearer {token}"
 
-    def may_call_back(self, peer: str, address: str) -> bool:
-        """Whether what we say to ``peer`` at ``address`` would carry what it knows us by."""
-        known = self._known.get(peer)
-        return (
-            known is None
-            or not (token := known.presents())
-            or bool(self._if_same_origin(token, known, address))
-        )
-
     async def address(self, peer: str) -> str:
         """The base URL by which ``peer`` (its id) is reached, or "" for gRPC.
 

@@ -150,8 +150,6 @@ async def test_a_name_that_leads_inside(address: str) -> None:
     outgoing = network.outgoing()
     with pytest.raises(NotAllowed):
         await outgoing.ask("GET", "https://peer.example/x")
-    with pytest.raises(NotAllowed):
-        await outgoing.check("https://peer.example/x")
     assert not network.connected
 
 
@@ -196,10 +194,10 @@ async def test_a_name_is_resolved_once_for_a_connection() -> None:
     assert network.connected == [(PUBLIC, 443)]
 
 
-async def test_a_checked_callback_that_moves_inside_later() -> None:
+async def test_a_name_that_moves_inside_later() -> None:
     network = Network({"peer.example": [[PUBLIC], ["169.254.169.254"]]})
     outgoing = network.outgoing()
-    await outgoing.check("https://peer.example/x")
+    await outgoing.addresses("peer.example", 443)
     with pytest.raises(NotAllowed):
         await outgoing.ask("GET", "https://peer.example/x")
     assert not network.connected

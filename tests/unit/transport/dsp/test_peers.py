@@ -127,7 +127,6 @@ async def test_a_token_goes_to_the_origin_it_is_for(address: str, shown: str) ->
     peers = make(Web())
     way = await peers.introduce(FOREIGN, address)
     assert (way.authorization, way.trust, way.signs) == (shown, WEB, False)
-    assert peers.may_call_back(FOREIGN, address) is bool(shown)
 
 
 async def test_a_token_without_an_origin_goes_nowhere() -> None:
@@ -140,7 +139,6 @@ async def test_a_header_of_ones_own_and_a_ca_of_ones_own() -> None:
     way = await make(Web(), known).introduce(FOREIGN, URL)
     assert (way.authorization, way.trust) == ("Basic dXM6c2VjcmV0", Trust("their CA"))
     assert (await make(Web(), Known(MEMBER, URL)).introduce(MEMBER, URL)).trust.name
-    assert make(Web()).may_call_back(MEMBER, "https://anywhere.example")
 
 
 async def test_nobody_else_is_introduced() -> None:
