@@ -31,7 +31,7 @@ import structlog
 from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
 from connector.model.content import Content
-from connector.model.negotiation import Message, Party
+from connector.model.negotiation import AgreementNotice, Message, Party
 from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
@@ -164,7 +164,8 @@ class Courier:
         try:
             while queue:
                 waiting = queue[0]
-                post, last = waiting.post, queue[-1].post.number
+                post = waiting.post
+                last = queue[-1].post.number if post.pid else post.number
                 structlog.contextvars.bind_contextvars(correlation_id=post.correlation_id)
                 try:
                     peer_pid = await self._deliver(waiting, peer_pid) or peer_pid
@@ -212,6 +213,8 @@ class Courier:
         """Raises ``InvalidInput`` for what has no place in the peer's binding."""
         content = _sendable(messages.decode(post.body))
         receiver = post.channel.party.other
+        if isinstance(content, AgreementNotice):
+            return _Errand(post, content, "", paths.path_of(content, receiver))
         known = _pid(content, receiver)
         begins = not known and content.type in paths.BEGIN
         if begins:
@@ -233,7 +236,7 @@ class Courier:
             answer = await self._ask("POST", errand, errand.path)
             status = answer.status
             if 200 <= status < 300:
-                return "" if errand.peer_pid else _said(answer, errand)
+                return _said(answer, errand)
             if status >= 500 or status in _PASSING:
                 raise _Later(f"the peer answers with {status}", _wait(answer))
             if status in _NOT_YET and number <= EARLY:
@@ -246,16 +249,17 @@ class Courier:
 
     async def _arrived(self, errand: _Errand) -> bool:
         """Whether the peer's state says that it has had the message."""
-        if not errand.peer_pid:
+        content = errand.content
+        if not errand.peer_pid or isinstance(content, AgreementNotice):
             return False  # where it began a process, only the peer knows which
         answer = await self._ask("GET", errand, errand.process)
         if answer.status >= 500 or answer.status in _PASSING:
             raise _Later(f"the peer answers with {answer.status}", _wait(answer))
         if answer.status != 200:
             return False
-        process = _read(answer, errand.content)
+        process = _read(answer, content)
         ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
-        return ours and process["state"] in REACHED[errand.content.type]
+        return ours and process["state"] in REACHED[content.type]
 
     async def _ask(self, method: str, errand: _Errand, path: str) -> Answer:
         post = errand.post
@@ -289,7 +293,7 @@ class _Errand:
     """``peer_pid``: the peer's process id, empty for what begins a process."""
 
     post: Post
-    content: Message | TransferMessage
+    content: Message | TransferMessage | AgreementNotice
     peer_pid: str
     path: str
 
@@ -299,6 +303,8 @@ class _Errand:
         return uuid5(NAMESPACE_URL, f"{self.post.pid}/{self.post.number}").urn
 
     def body(self, *, signs: bool) -> bytes:
+        if isinstance(self.content, AgreementNotice):
+            return fields.encode_json(codec.encode_notice(self.content))
         return fields.encode_json(codec.encode(self.content, signs=signs, id=self.id))
 
     @property
@@ -338,7 +344,7 @@ def _said(answer: Answer, errand: _Errand) -> str:
     Conformant peers answer with the process. An answer without it has taken the message all the
     same, and the peer's next one will name its process.
     """
-    if not answer.body:
+    if not answer.body or errand.peer_pid or isinstance(errand.content, AgreementNotice):
         return ""
     try:
         process = _read(answer, errand.content)
@@ -356,8 +362,8 @@ def _read(answer: Answer, content: Message | TransferMessage) -> dict[str, Any]:
     return reading.read(answer.body, kind, limit=ANSWER_BYTES)
 
 
-def _sendable(content: Content) -> Message | TransferMessage:
-    if not isinstance(content, Message | TransferMessage):
+def _sendable(content: Content) -> Message | TransferMessage | AgreementNotice:
+    if not isinstance(content, Message | TransferMessage | AgreementNotice):
         raise InvalidInput("the protocol has no place for such a message")
     return content
 

@@ -83,12 +83,16 @@ class Exchange:
     pids: dict[str, str] = field(default_factory=dict)
     digest: str = ""  # SHA-256 (hex) of the body
 
-    async def message(self, kind: str) -> dict[str, Any]:
-        """The body, which must be a ``kind`` (``schemas.FILES``). Raises ``InvalidInput``."""
+    async def body(self) -> bytes:
+        """Of the type of JSON, and of a message's size. Raises ``InvalidInput``."""
         type_ = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if type_ not in ("application/json", "application/ld+json"):
             raise body.WrongType("Content-Type: must be application/json")
-        data = await body.read(self.request, reading.MAX_MESSAGE_BYTES)
+        return await body.read(self.request, reading.MAX_MESSAGE_BYTES)
+
+    async def message(self, kind: str) -> dict[str, Any]:
+        """The body, which must be a ``kind`` (``schemas.FILES``). Raises ``InvalidInput``."""
+        data = await self.body()
         value = reading.read(data, kind)
         self.digest = hashlib.sha256(data).hexdigest()
         for name in ("consumerPid", "providerPid"):  # not every schema says what they are
