@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 const FREEZE_AT: usize = 1 << 20; // keys
+const LATE_AT: usize = 3 << 20; // while earlier ones are still being written
 const SMALL_SLOTS: usize = 1 << 12; // of the first table; it grows once
 const MIDDLE_SLOTS: usize = 1 << 17; // to this, as growing takes time; then another is begun
 const LARGE_SLOTS: usize = 1 << 21; // 32 MiB; one fills while another is written
@@ -150,7 +151,7 @@ pub struct Shared {
 /// The map while nobody else reads or changes it.
 pub struct Guard<'a> {
     state: MutexGuard<'a, State>,
-    looked: usize, // tables in memory that `find_all` looked at whole: all but the last
+    looked: usize, // tables in memory that `find_old` looked at: all but the last
     _searched: Vec<Arc<Run>>, // let go after the mutex: closing a file takes a while
 }
 
@@ -165,7 +166,7 @@ impl Guard<'_> {
         self.state.stage(number_of(key), index, 0)
     }
 
-    /// As `stage`, of a key that `find_all` has just not found: it may be there by now.
+    /// As `stage`, of a key that `find_old` has just not found.
     pub fn stage_unfound(&mut self, key: &Key, index: u64) -> bool {
         let looked = self.looked;
         self.state.stage(number_of(key), index, looked)
@@ -198,22 +199,25 @@ impl Shared {
 
     /// The leaf's index. Call it without the interpreter.
     pub fn find(&self, key: &Key) -> Option<u64> {
-        self.find_all(std::slice::from_ref(key)).0[0]
+        let (found, guard) = self.find_old(std::slice::from_ref(key));
+        found[0].or_else(|| guard.recent(key))
     }
 
-    /// As `find`, for many: waiting for memory and disk overlaps. What was found, and the map
-    /// while that holds.
-    pub fn find_all(&self, keys: &[Key]) -> (Vec<Option<u64>>, Guard<'_>) {
+    /// As `find`, for many, but for the table that keys are added to, which `stage_unfound` looks
+    /// into: waiting for memory and disk overlaps. What was found, and the map while that holds.
+    pub fn find_old(&self, keys: &[Key]) -> (Vec<Option<u64>>, Guard<'_>) {
         let numbers: Vec<u128> = keys.iter().map(number_of).collect();
         let mut found = vec![None; keys.len()];
         let (state, searched) = self.search(&numbers, &mut found);
-        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory);
+        let looked = state.memory.len() - 1;
+        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory[..looked]);
         for table in tables.filter(|table| table.len > 0) {
+            table.touch(&numbers);
             for (found, number) in found.iter_mut().zip(&numbers) {
                 *found = found.or_else(|| table.find(*number));
             }
         }
-        let looked = state.memory.len() - 1;
+        state.memory[looked].touch(&numbers);
         (found, Guard { state, looked, _searched: searched })
     }
 
@@ -299,6 +303,11 @@ impl Shared {
 
     fn wait(&self) {
         join(&self.writer);
+    }
+
+    fn is_writing(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     fn sound(&self) -> u64 {
@@ -599,8 +608,12 @@ impl Keys {
     }
 
     #[getter]
-    fn freeze_at(&self) -> usize {
-        FREEZE_AT
+    fn freeze_at(&self, py: Python<'_>) -> usize {
+        if py.detach(|| self.shared.is_writing()) {
+            LATE_AT
+        } else {
+            FREEZE_AT
+        }
     }
 
     /// Why files could not be written or read lately; empty if they could.
