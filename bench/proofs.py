@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
 
+from connector.core.interface import Claim
 from connector.model.receipt import HASH_BYTES
 from connector.tlog import merkle
 
-Proof: TypeAlias = tuple[bytes, int, int, Sequence[bytes], bytes]
-"""What ``Core.verify_inclusion`` takes: leaf hash, index, size, proof, root."""
 
-
-def proof_of(index: int, size: int) -> Proof:
+def proof_of(index: int, size: int) -> Claim:
     """Its hashes are random, and the root is where they lead."""
     length = len(merkle.inclusion_proof(index, size, lambda *_: bytes(HASH_BYTES)))
     leaf, *siblings = (os.urandom(HASH_BYTES) for _ in range(length + 1))

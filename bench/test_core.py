@@ -170,5 +170,11 @@ def test_verify_inclusion(benchmark: BenchmarkFixture, core: Core) -> None:
     measure(benchmark, core, "verify_inclusion", verify, size=100)
 
 
+def test_verify_inclusions(benchmark: BenchmarkFixture, core: Core) -> None:
+    """As many in one call."""
+    proofs = [proof_of(number * LARGE // 100 + number, LARGE) for number in range(100)]
+    measure(benchmark, core, "verify_inclusions", lambda: core.verify_inclusions(proofs), size=100)
+
+
 def _key(number: int) -> bytes:
     return hashlib.sha256(number.to_bytes(8, "big")).digest()[:10]

@@ -69,6 +69,7 @@ class Place:
                 receive=self.receive,
                 negotiation=self.negotiation,
                 transfer=self.transfer,
+                agreement=self.agreement,
                 datasets=self.store,
                 holds=self.holds,
                 clock=self.clock,
@@ -84,6 +85,9 @@ class Place:
 
     async def transfer(self, pid):
         return await self.node.service.transfers.transfer(pid)
+
+    async def agreement(self, agreement_id):
+        return await self.node.service.agreement(agreement_id)
 
     async def posts(self) -> list[Any]:
         """What we would say next, as the stranger would get it; taken by it."""

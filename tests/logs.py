@@ -217,6 +217,7 @@ class FaultyDisk(Disk):
     """``fail`` sees each call's name beforehand, and may raise; ``after`` sees it afterwards."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.fail: Callable[[str], None] = lambda name: None
         self.after: Callable[[str], None] = lambda name: None
         self.calls: list[str] = []

@@ -155,6 +155,7 @@ async def open_door(base: Base[config.Node], reach: Reach, behind: Behind) -> As
         receive=behind.negotiations.receive,
         negotiation=behind.negotiations.negotiation,
         transfer=transfers.transfer,
+        agreement=behind.negotiations.agreement,
         datasets=behind.datasets,
         holds=reach.holds,
         clock=base.clock,

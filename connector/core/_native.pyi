@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from connector.core.interface import Keys
+from connector.core.interface import Claim, Keys
 
 def detail() -> str: ...
 def make_records(
@@ -32,4 +32,5 @@ def read_records(
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> None: ...
+def verify_inclusions(claims: Sequence[Claim]) -> None: ...
 def open_keys(folder: Path) -> Keys: ...

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from connector.errors import InvalidInput
 from connector.model import cbor
@@ -155,6 +155,10 @@ class RecordRun:
     time_ms: int
 
 
+Claim: TypeAlias = tuple[bytes, int, int, Sequence[bytes], bytes]
+"""What ``Core.verify_inclusion`` takes: leaf hash, index, size, proof, root."""
+
+
 class Keys(Protocol):
     """Which use has which leaf: a map from 10-byte keys to leaf indices, most of it on disk.
 
@@ -213,7 +217,8 @@ class Keys(Protocol):
 
     @property
     def freeze_at(self) -> int:
-        """How many ``pending`` keys are worth a ``freeze``."""
+        """How many ``pending`` keys are worth a ``freeze``: more while an earlier one is under way,
+        for which it would wait."""
         ...
 
     def wait(self) -> None:
@@ -278,6 +283,11 @@ class Core(Protocol):
         self, leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
     ) -> None:
         """As ``tlog.merkle.verify_inclusion``."""
+        ...
+
+    def verify_inclusions(self, claims: Sequence[Claim]) -> None:
+        """Many of them: raises what ``verify_inclusion`` raises for the first that does not
+        hold."""
         ...
 
     def open_keys(self, folder: Path) -> Keys:

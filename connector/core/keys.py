@@ -34,6 +34,7 @@ from connector.core.keyfiles import (
 from connector.errors import InternalError, InvalidInput, Unavailable
 
 FREEZE_AT = 2**18  # keys; about 40 MB in memory, twice while they are written
+LATE_AT = 2 * FREEZE_AT  # while earlier ones are still being written
 _MERGE_STEP = 4096  # entries that a merge has at hand, and holds the interpreter for
 
 
@@ -57,8 +58,6 @@ class FileKeys:
     ``covered`` stays, the keys stay in memory, and the next ``freeze`` tries again. Memory grows
     until one succeeds, by about 170 bytes a key; a full disk stops the log itself first.
     """
-
-    freeze_at = FREEZE_AT
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -87,6 +86,10 @@ class FileKeys:
     def pending(self) -> int:
         staged = len(self._staged) + sum(map(len, self._sealed))
         return len(self._view.memory) - staged
+
+    @property
+    def freeze_at(self) -> int:
+        return LATE_AT if self._writer and self._writer.is_alive() else FREEZE_AT
 
     @property
     def trouble(self) -> str:

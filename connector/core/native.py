@@ -20,6 +20,7 @@ class Native:
 
     name: Final = "native"
     verify_inclusion = staticmethod(_native.verify_inclusion)  # too fast to wrap
+    verify_inclusions = staticmethod(_native.verify_inclusions)
 
     def __init__(self) -> None:
         self.detail: Final[str] = _native.detail()

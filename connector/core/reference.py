@@ -19,6 +19,7 @@ from typing import Final
 from connector.core.checks import check_report, check_steps, check_tree
 from connector.core.interface import (
     KEY_BYTES,
+    Claim,
     Columns,
     Fault,
     Keys,
@@ -199,6 +200,10 @@ class Reference:
         self, leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
     ) -> None:
         merkle.verify_inclusion(leaf, index, size, proof, root)
+
+    def verify_inclusions(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            merkle.verify_inclusion(*claim)
 
     def open_keys(self, folder: Path) -> Keys:
         return FileKeys(folder)

@@ -393,15 +393,17 @@ class Pulls:
             if reserved:
                 raise
             await self._refuse(reservation, refusal.reasons)
-        claimed = (await self._meter.reserve([reservation]))[0]
-        if claimed.claim is Claim.EXHAUSTED:
-            await self._refuse(reservation, (exhausted(reservation, claimed.counters),))
         stored = StoredPull(
             pid=process.pid,
             agreement_id=reservation.scope,
             consumer=process.peer,
             started_ms=self._now_ms(),
         )
+        await self._store.save(stored)  # first: a crash from here on leaves the use open
+        claimed = (await self._meter.reserve([reservation]))[0]
+        if claimed.claim is Claim.EXHAUSTED:
+            await self._store.remove(process.pid)
+            await self._refuse(reservation, (exhausted(reservation, claimed.counters),))
         pull = _Pull(stored, None, Account(process.pid))
         self._pulls[process.pid] = pull  # from here on it can be ended, whatever becomes of us
         return pull

@@ -23,6 +23,7 @@ class RecordingDisk(Disk):
     how many files had the number before: a removed file's may be given to a new one."""
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = root
         self.before = {path: path.read_bytes() for path in _files(root)}
         self.had: dict[int, int] = {}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,21 @@ async def test_a_folder_of_version_0_1(tmp_path: Path) -> None:
     log.append([], pack([b"one more"]), seal)
     assert log.tip.size == size + 1
     log.close()
+
+
+def test_what_a_killed_node_had_not_written_is_no_damage(tmp_path: Path) -> None:
+    """A hash above leaves on both sides of the mark is written after it."""
+    with closing(SegmentLog(tmp_path / "log")) as log:
+        for count in (300, 400):
+            first = log.tip.size
+            log.append((), pack([leaf(first + n) for n in range(count)]), seal)
+            if not first:
+                log.keep(log.mark(), b"state")
+        shutil.copytree(tmp_path / "log", tmp_path / "left")
+    hashes = tmp_path / "left" / "hashes" / "1"
+    hashes.write_bytes(hashes.read_bytes()[:32])
+    found = fsck(tmp_path / "left", choose()).findings
+    assert [(each.leaf, each.damage) for each in found if "hashes/1" in each.what] == [(256, False)]
+    assert not [each for each in found if each.damage]
+    hashes.write_bytes(flip(hashes.read_bytes(), 3))
+    assert [each.leaf for each in fsck(tmp_path / "left", choose()).findings if each.damage] == [0]

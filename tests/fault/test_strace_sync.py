@@ -172,6 +172,7 @@ class Synced(Disk):
     """``durable``: the largest size whose checkpoint was written and then synced."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.durable = 0
         self._written: dict[int, int] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.interface import Columns, Core, Keys, Place, RecordRun
+from connector.core.interface import Claim, Columns, Core, Keys, Place, RecordRun
 from connector.errors import ConnectorError, InvalidInput
 from connector.model import receipt as receipts
 from connector.model.receipt import (
@@ -387,6 +387,40 @@ def test_inclusion_holds(core: Core, size: int, data: st.DataObject) -> None:
         if wrong != proof:
             with pytest.raises(ConnectorError):
                 core.verify_inclusion(HASHES[index], index, size, wrong, root)
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 8)), max_size=7), st.data())
+def test_many_inclusions_hold_if_each_does(
+    core: Core, shapes: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """The first that does not hold says why, whatever follows it."""
+    claims: list[Claim] = []
+    for size, wrong in shapes:
+        index = data.draw(st.integers(0, size - 1))
+        read = merkle.reader_of(HASHES[:size])
+        proof, root = merkle.inclusion_proof(index, size, read), merkle.tree_root(size, read)
+        match wrong:
+            case 0:
+                root = HASHES[1]
+            case 1:
+                proof = [*proof, root]
+            case 2:
+                index = size
+            case 3:
+                proof = [*proof, b"short"]
+            case 4:
+                proof = proof[1:]
+        claims.append((HASHES[index], index, size, proof, root))
+    expected = refusal_of(lambda: [core.verify_inclusion(*claim) for claim in claims])
+    assert refusal_of(lambda: core.verify_inclusions(claims)) == expected
+
+
+def refusal_of(call: Callable[[], object]) -> tuple[type[ConnectorError], str] | None:
+    try:
+        call()
+    except ConnectorError as error:
+        return type(error), error.message
+    return None
 
 
 def test_columns_are_little_endian() -> None:

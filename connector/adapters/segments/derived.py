@@ -6,15 +6,19 @@
 
 These files decide nothing and are not synced with a commit. What a kept mark covers was synced
 before the mark was; whatever lies above it is compared with the segments at opening, and mended.
+The newest items are in memory until they are a large write: a sync for a mark then finds little
+left to do, and the log's own syncs do not wait for it.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from connector.adapters.segments.disk import Disk
+from connector.adapters.segments.disk import LARGE, Disk
 from connector.errors import InternalError, Unavailable
 from connector.ports.receipts import CorruptLog
 from connector.tlog.merkle import HASH_BYTES
@@ -23,6 +27,7 @@ from connector.tlog.tiles import TILE_HEIGHT
 STRIDE = 16  # leaves to a place
 _CHUNK = 1 << 20  # bytes compared at a time
 PLACE_BYTES = 12
+HELD = LARGE + 8192  # bytes of a file that are not written before; then most go directly
 
 
 def encode_places(places: Iterable[tuple[int, int]]) -> bytes:
@@ -121,14 +126,18 @@ class Derived:
 
 
 class _Items:
-    """Item ``i`` is the ``width`` bytes at offset ``i * width`` of the file."""
+    """Item ``i`` is the ``width`` bytes at offset ``i * width`` of the file, or of what is held."""
 
     def __init__(self, path: Path, width: int, disk: Disk) -> None:
         self._width = width
         self._disk = disk
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._to_read = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # beside direct writes
         self._due = bytearray()
         self._done = 0  # bytes known to be right
+        self._held, self._held_at = b"", 0  # written, but not in the file; from which offset on
+        self._holding = threading.Lock()  # around a change or a look at both, never for long
+        self._writing = threading.Lock()  # of the file
 
     def stored(self) -> int:
         """Items in the file, right or not."""
@@ -164,22 +173,48 @@ class _Items:
             self._disk.truncate(self._fd, self._done)
 
     def write(self, index: int, items: bytes) -> None:
-        self._disk.write(self._fd, items, index * self._width)
+        at = index * self._width
+        with self._holding:
+            kept = at - self._held_at  # what is behind was of a commit that failed
+            if not 0 <= kept <= len(self._held):
+                kept, self._held_at = 0, at
+            self._held = self._held[:kept] + items
+        if len(self._held) >= HELD:
+            self._put()
 
     def read(self, index: int, count: int) -> bytes:
+        start, end = index * self._width, (index + count) * self._width
+        with self._holding:
+            held = self._held
+            at = self._held_at if held else end
         try:
-            data = os.pread(self._fd, count * self._width, index * self._width)
+            data = os.pread(self._to_read, max(0, min(end, at) - start), start)
         except OSError as error:
             raise Unavailable("the log cannot be read") from error
-        if len(data) != count * self._width:
+        data += held[max(0, start - at) : max(0, end - at)]
+        if len(data) != end - start:
             raise InternalError("log: a derived file is shorter than the log", hint="restart")
         return data
 
     def sync(self) -> None:
+        self._put()
         self._disk.sync(self._fd)
 
     def close(self) -> None:
+        with suppress(OSError):  # opening mends it
+            self._put()
+        os.close(self._to_read)
         os.close(self._fd)
+
+    def _put(self) -> None:
+        """What is held is in the file on return."""
+        with self._writing:
+            with self._holding:
+                data, at = self._held, self._held_at
+            self._disk.write(self._fd, data, at)
+            with self._holding:
+                if self._held_at == at and self._held.startswith(data):
+                    self._held, self._held_at = self._held[len(data) :], at + len(data)
 
     def _settle(self) -> None:
         due = bytes(self._due)

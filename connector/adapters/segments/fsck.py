@@ -312,7 +312,8 @@ class _Derived:
         self._mend = mend
         self._disk = Disk()
         self._fds: dict[str, int] = {}
-        self._wrong: dict[str, tuple[int, int]] = {}  # first wrong leaf; wrong items
+        # first wrong leaf; wrong items; leaves that the log had when the first of them was written
+        self._wrong: dict[str, tuple[int, int, int]] = {}
         self.synced = 0
 
     def stored(self, first: int, count: int) -> bytes:
@@ -323,12 +324,15 @@ class _Derived:
     def compare(self, first: int, places: bytes, hashes: Mapping[int, bytes]) -> None:
         """Of leaves from ``first`` on."""
         if places:
-            self._compare("places16", PLACE_BYTES, STRIDE, -(-first // STRIDE), places)
+            self._compare("places16", PLACE_BYTES, STRIDE, 1, -(-first // STRIDE), places)
         for level, values in hashes.items():
             span = 1 << TILE_HEIGHT * level
-            self._compare(f"hashes/{level}", HASH_BYTES, span, first // span, values)
+            self._compare(f"hashes/{level}", HASH_BYTES, span, span, first // span, values)
 
-    def _compare(self, name: str, width: int, span: int, index: int, items: bytes) -> None:
+    def _compare(
+        self, name: str, width: int, span: int, needs: int, index: int, items: bytes
+    ) -> None:
+        """An item stands for ``span`` leaves, and is there when the first ``needs`` of them are."""
         fd = self._open(name)
         stored = b"" if fd is None else os.pread(fd, len(items), index * width)
         if stored == items:
@@ -339,8 +343,8 @@ class _Derived:
             if stored[at : at + width] != items[at : at + width]
         ]
         leaf = (index + wrong[0] // width) * span
-        first, count = self._wrong.get(name, (leaf, 0))
-        self._wrong[name] = first, count + len(wrong)
+        first, count, size = self._wrong.get(name, (leaf, 0, leaf + needs))
+        self._wrong[name] = first, count + len(wrong), size
         if self._mend:
             fd = os.open(self._folder / name, _MAKE, 0o600) if fd is None else fd
             self._fds[name] = fd
@@ -377,13 +381,13 @@ class _Derived:
                     self._disk.truncate(fd, length)
 
     def _say_what_is_wrong(self) -> None:
-        for name, (leaf, count) in self._wrong.items():
+        for name, (leaf, count, size) in self._wrong.items():
             _add(
                 self._found,
                 Finding(
                     f"{name}: {count} entries are not what the receipts give",
                     leaf=leaf,
-                    damage=leaf < self.synced,
+                    damage=size <= self.synced,
                     mended=self._mend,
                 ),
             )

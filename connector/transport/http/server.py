@@ -132,6 +132,8 @@ class HttpDoor:
         self._server.should_exit = True
         serving, *watching = self._tasks
         await serving
+        if isinstance(self._address, Path):
+            self._address.unlink(missing_ok=True)  # who copies the folder meets no dead socket
         for task in watching:
             task.cancel()
             with suppress(asyncio.CancelledError):

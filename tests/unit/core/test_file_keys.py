@@ -70,6 +70,20 @@ def test_leaves_without_keys_are_covered_too(kind: str, tmp_path: Path) -> None:
     keys.close()
 
 
+def test_a_freeze_is_not_waited_for_before_there_is_much_more(kind: str, tmp_path: Path) -> None:
+    keys = open_keys(kind, tmp_path)
+    usual = keys.freeze_at
+    fill(keys, 0, 100_000)
+    keys.freeze(100_000)
+    seen = {keys.freeze_at}
+    while keys.covered < 100_000:
+        seen.add(keys.freeze_at)
+    keys.wait()
+    assert usual < max(seen) <= 3 * usual
+    assert keys.freeze_at == usual
+    keys.close()
+
+
 @pytest.mark.parametrize(
     "number",
     [

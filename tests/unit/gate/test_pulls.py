@@ -193,6 +193,28 @@ async def test_a_start_that_could_not_be_stored_can_be_tried_again(provider) -> 
     assert provider.uses() == (0, 1)
 
 
+@pytest.mark.parametrize("reserved", [False, True])
+async def test_a_crash_while_it_starts(provider, monkeypatch, reserved: bool) -> None:
+    """The start comes again, and is the same use, or the first."""
+
+    async def crash(*_):
+        raise Unavailable("crashed")
+
+    with monkeypatch.context() as patched:
+        if reserved:
+            patched.setattr(provider.pulls, "_save", crash)
+        else:
+            patched.setattr(provider.meter, "reserve", crash)
+        with pytest.raises(Unavailable):
+            await provider.start()
+    await provider.restart()
+    assert provider.uses() == (0, int(reserved))
+    token = await begun(provider)
+    await take(provider, await provider.pulls.ask(PID, token), 1)
+    await ended(provider)
+    assert provider.uses() == (1, 0)
+
+
 async def test_tokens_are_of_their_process_alone_and_end(provider) -> None:
     mine, other = await begun(provider), await begun(provider, "urn:uuid:2")
     refresh = prop(await provider.start("urn:uuid:3"), "refreshToken")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from connector.errors import Unavailable
-from connector.model.negotiation import AgreementState, State
+from connector.identity.statements import sign_document
+from connector.model.negotiation import AgreementNotice, AgreementState, Party, State
+from connector.model.participant import unb64url
+from connector.negotiation.agreements import ended
 from connector.negotiation.automation import Automation
 from connector.transport.http import body as bodies
-from connector.transport.http.dsp import reading, schemas
+from connector.transport.http.dsp import codec, reading, schemas
 from connector.transport.http.dsp.holds import Holds
 from tests.dsp_doors import (
     ANOTHER_TOKEN,
@@ -24,7 +28,7 @@ from tests.dsp_doors import (
     opened,
     request_body,
 )
-from tests.negotiators import DATASET, TOURISM, eventually
+from tests.negotiators import DATASET, TOURISM, Clock, Node, eventually, key_of
 
 MANUAL = Automation(decide=False, agree=False, verify=False, finalize=False, start=False)
 
@@ -340,6 +344,38 @@ async def test_a_member_s_messages_carry_what_both_sign(place):
     body = message("ContractAgreementVerificationMessage", "their-1", pid)
     refused(await member.post(f"/negotiations/{pid}/agreement/verification", body), 400)
     assert await state_of(member, pid) == "AGREED"
+
+
+async def test_the_signed_end_of_an_agreement_between_two_who_sign(place):
+    """A member ends over HTTPS what it concluded there, and everybody else is told of nothing."""
+    member = Caller(place, "")
+    bureau = Node(TOURISM)
+    response = await member.post("/negotiations/request", request_body())
+    pid = response.json()["providerPid"]
+    (told,) = await place.posts()
+    document = unb64url(told["https://w3id.org/tds/profile/v1#document"])
+    signed = sign_document(key_of(TOURISM), "agreement", document)
+    body = message("ContractAgreementVerificationMessage", "their-1", pid)
+    body["https://w3id.org/tds/profile/v1#signature"] = signed
+    verified = await member.post(f"/negotiations/{pid}/agreement/verification", body)
+    assert verified.json()["state"] == "FINALIZED"
+    await place.posts()
+    kept = (await place.node.service.agreements())[0]
+    act = ended(bureau.me, replace(kept, party=Party.CONSUMER), "no need", Clock().now())
+    path = f"/tds/agreements/{kept.terms.id}/notice"
+    notice = codec.encode_notice(AgreementNotice(kept.terms.id, act.statement))
+    stranger = Caller(place)
+    refused(await stranger.post(path, notice), 404)
+    refused(await member.post("/tds/agreements/another/notice", notice), 400)
+    refused(await member.post(path, notice | {"statement": act.statement[:-4] + "AAAA"}), 400)
+    refused(await member.post(path, notice | {"more": 1}), 400)
+    refused(await member.post("/tds/agreements/x/notice", {**notice, "agreementId": "x"}), 404)
+    assert (await place.node.service.agreement(kept.terms.id)).state is AgreementState.ACTIVE
+    for _ in range(2):  # the second time its answer was lost
+        assert (await member.post(path, notice)).status_code == 200
+    found = await place.node.service.agreement(kept.terms.id)
+    assert (found.state, found.ended_reason) == (AgreementState.ENDED, "no need")
+    assert place.node.acts() == ["agreement.concluded", "agreement.ended"]
 
 
 async def test_transfers(manual):

@@ -153,5 +153,6 @@ async def test_a_socket_is_for_its_owner_alone(door, socket_enabled) -> None:
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
             assert (await client.get("http://node/healthz")).status_code == 200
         await first.close()
+        assert not path.exists()
         with pytest.raises(Unavailable, match="cannot listen"):
             await HttpDoor(application(sources), path.parent / ("x" * 200)).open()

@@ -2,7 +2,8 @@
 //!
 //! Everything is behind one mutex, which is held for look-ups in memory, or a change that takes no
 //! longer. Files are read without it. Threads in the background hold it to put a finished run in
-//! its place. Nobody holds the interpreter while waiting for it.
+//! its place. Nobody holds the interpreter while waiting for it. Groups that wait for their commit
+//! have a mutex of their own.
 
 use crate::keyfiles::{entries_of, number_of, Key, Run, RunWriter, INDEX_MASK, MAX_INDEX};
 use crate::table::Table;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 const FREEZE_AT: usize = 1 << 20; // keys
+const LATE_AT: usize = 3 << 20; // while earlier ones are still being written
 const SMALL_SLOTS: usize = 1 << 12; // of the first table; it grows once
 const MIDDLE_SLOTS: usize = 1 << 17; // to this, as growing takes time; then another is begun
 const LARGE_SLOTS: usize = 1 << 21; // 32 MiB; one fills while another is written
@@ -33,7 +35,6 @@ struct State {
     memory: Vec<Table>,
     spare: Option<Table>, // a large one, empty, whose memory the system need not find again
     staged: Vec<u128>,
-    sealed: VecDeque<Vec<u128>>, // groups, the oldest first
     merging: bool,
     damaged: Option<u64>, // first leaf of a run that is not what was written
     trouble: String,
@@ -47,7 +48,6 @@ impl State {
             memory: vec![Table::with_slots(SMALL_SLOTS)],
             spare: None,
             staged: Vec::new(),
-            sealed: VecDeque::new(),
             merging: false,
             damaged: None,
             trouble: String::new(),
@@ -60,11 +60,6 @@ impl State {
 
     fn covered(&self) -> u64 {
         self.damaged.unwrap_or(u64::MAX).min(self.end())
-    }
-
-    fn pending(&self) -> usize {
-        let staged = self.staged.len() + self.sealed.iter().map(Vec::len).sum::<usize>();
-        self.memory.iter().map(|table| table.len).sum::<usize>() - staged
     }
 
     fn recent(&self, number: u128) -> Option<u64> {
@@ -106,21 +101,10 @@ impl State {
         }
     }
 
-    fn settle(&mut self) {
-        if self.sealed.pop_front().is_none() {
-            self.staged.clear();
-        }
-    }
-
     fn unstage(&mut self) {
         for number in self.staged.drain(..) {
             self.memory.iter_mut().for_each(|table| table.remove(number));
         }
-    }
-
-    fn discard(&mut self) {
-        self.staged.extend(self.sealed.drain(..).flatten());
-        self.unstage();
     }
 
     /// The runs from leaf `after` on that are due for a merge; `keys.first_due` says which.
@@ -141,6 +125,9 @@ impl State {
 pub struct Shared {
     folder: PathBuf,
     state: Mutex<State>,
+    /// Groups, the oldest first. Taken alone, or after the other mutex: whoever settles need not
+    /// wait for look-ups.
+    sealed: Mutex<VecDeque<Vec<u128>>>,
     stopping: AtomicBool,
     news: AtomicBool, // a run was added: a merge need not take the mutex to see that none was
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -150,7 +137,7 @@ pub struct Shared {
 /// The map while nobody else reads or changes it.
 pub struct Guard<'a> {
     state: MutexGuard<'a, State>,
-    looked: usize, // tables in memory that `find_all` looked at whole: all but the last
+    looked: usize, // tables in memory that `find_old` looked at: all but the last
     _searched: Vec<Arc<Run>>, // let go after the mutex: closing a file takes a while
 }
 
@@ -165,15 +152,10 @@ impl Guard<'_> {
         self.state.stage(number_of(key), index, 0)
     }
 
-    /// As `stage`, of a key that `find_all` has just not found: it may be there by now.
+    /// As `stage`, of a key that `find_old` has just not found.
     pub fn stage_unfound(&mut self, key: &Key, index: u64) -> bool {
         let looked = self.looked;
         self.state.stage(number_of(key), index, looked)
-    }
-
-    /// The oldest sealed group was committed; if none is sealed, all that is staged was.
-    pub fn settle(&mut self) {
-        self.state.settle();
     }
 }
 
@@ -184,6 +166,7 @@ impl Shared {
         Ok(Arc::new(Shared {
             folder: folder.to_path_buf(),
             state: Mutex::new(State::of(runs)),
+            sealed: Mutex::default(),
             stopping: AtomicBool::new(false),
             news: AtomicBool::new(false),
             writer: Mutex::new(None),
@@ -198,22 +181,25 @@ impl Shared {
 
     /// The leaf's index. Call it without the interpreter.
     pub fn find(&self, key: &Key) -> Option<u64> {
-        self.find_all(std::slice::from_ref(key)).0[0]
+        let (found, guard) = self.find_old(std::slice::from_ref(key));
+        found[0].or_else(|| guard.recent(key))
     }
 
-    /// As `find`, for many: waiting for memory and disk overlaps. What was found, and the map
-    /// while that holds.
-    pub fn find_all(&self, keys: &[Key]) -> (Vec<Option<u64>>, Guard<'_>) {
+    /// As `find`, for many, but for the table that keys are added to, which `stage_unfound` looks
+    /// into: waiting for memory and disk overlaps. What was found, and the map while that holds.
+    pub fn find_old(&self, keys: &[Key]) -> (Vec<Option<u64>>, Guard<'_>) {
         let numbers: Vec<u128> = keys.iter().map(number_of).collect();
         let mut found = vec![None; keys.len()];
         let (state, searched) = self.search(&numbers, &mut found);
-        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory);
+        let looked = state.memory.len() - 1;
+        let tables = state.frozen.iter().map(Arc::as_ref).chain(&state.memory[..looked]);
         for table in tables.filter(|table| table.len > 0) {
+            table.touch(&numbers);
             for (found, number) in found.iter_mut().zip(&numbers) {
                 *found = found.or_else(|| table.find(*number));
             }
         }
-        let looked = state.memory.len() - 1;
+        state.memory[looked].touch(&numbers);
         (found, Guard { state, looked, _searched: searched })
     }
 
@@ -254,10 +240,41 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sealed(&self) -> MutexGuard<'_, VecDeque<Vec<u128>>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pending(&self) -> usize {
+        let state = self.state();
+        let staged = state.staged.len() + self.sealed().iter().map(Vec::len).sum::<usize>();
+        state.memory.iter().map(|table| table.len).sum::<usize>() - staged
+    }
+
+    fn seal(&self) {
+        let mut state = self.state();
+        let staged = std::mem::take(&mut state.staged);
+        self.sealed().push_back(staged);
+    }
+
+    /// The oldest sealed group was committed; if none is sealed, all that is staged was.
+    fn settle(&self) {
+        let settled = self.sealed().pop_front();
+        if settled.is_none() {
+            self.state().staged.clear();
+        }
+    }
+
+    fn discard(&self) {
+        let mut state = self.state();
+        let sealed = std::mem::take(&mut *self.sealed());
+        state.staged.extend(sealed.into_iter().flatten());
+        state.unstage();
+    }
+
     pub fn freeze(self: &Arc<Self>, size: u64) -> Result<(), &'static str> {
         self.wait();
         let mut state = self.state();
-        if !state.staged.is_empty() || !state.sealed.is_empty() {
+        if !state.staged.is_empty() || !self.sealed().is_empty() {
             return Err("keys: frozen while some are staged");
         }
         let first = state.end();
@@ -301,6 +318,11 @@ impl Shared {
         join(&self.writer);
     }
 
+    fn is_writing(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     fn sound(&self) -> u64 {
         let runs = self.state().runs.clone();
         let sound = runs.iter().take_while(|run| run.is_sound()).last();
@@ -309,6 +331,7 @@ impl Shared {
 
     fn clear(&self) -> io::Result<()> {
         self.close();
+        self.sealed().clear();
         let state = std::mem::replace(&mut *self.state(), State::of(Vec::new()));
         self.stopping.store(false, Ordering::Relaxed);
         // The newest first: what a crash leaves reaches from leaf 0 to somewhere.
@@ -547,11 +570,7 @@ impl Keys {
     }
 
     fn seal(&self, py: Python<'_>) {
-        py.detach(|| {
-            let mut state = self.shared.state();
-            let staged = std::mem::take(&mut state.staged);
-            state.sealed.push_back(staged);
-        });
+        py.detach(|| self.shared.seal());
     }
 
     fn unstage(&self, py: Python<'_>) {
@@ -559,11 +578,11 @@ impl Keys {
     }
 
     fn settle(&self, py: Python<'_>) {
-        py.detach(|| self.shared.lock().settle());
+        py.detach(|| self.shared.settle());
     }
 
     fn discard(&self, py: Python<'_>) {
-        py.detach(|| self.shared.state().discard());
+        py.detach(|| self.shared.discard());
     }
 
     fn freeze(&self, py: Python<'_>, size: u64) -> PyResult<()> {
@@ -595,12 +614,16 @@ impl Keys {
 
     #[getter]
     fn pending(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.shared.state().pending())
+        py.detach(|| self.shared.pending())
     }
 
     #[getter]
-    fn freeze_at(&self) -> usize {
-        FREEZE_AT
+    fn freeze_at(&self, py: Python<'_>) -> usize {
+        if py.detach(|| self.shared.is_writing()) {
+            LATE_AT
+        } else {
+            FREEZE_AT
+        }
     }
 
     /// Why files could not be written or read lately; empty if they could.

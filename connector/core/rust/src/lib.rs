@@ -154,7 +154,54 @@ fn read_records<'py>(
     Ok(found)
 }
 
+const CLAIMS: usize = 64; // read at a time, so that little memory is used again and again
+
+/// Leaf, index, size, proof, root: as `interface.Core` has them.
+type Claim<'py> = (
+    Bound<'py, PyBytes>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyBytes>,
+);
+
+/// What Python claims, its proof appended to `hashes`: leaf, index, size, number of hashes, root.
 /// Numbers that are no `u64` cannot be a proof's.
+fn claimed(
+    leaf: &[u8],
+    index: &Bound<'_, PyAny>,
+    size: &Bound<'_, PyAny>,
+    proof: &Bound<'_, PyAny>,
+    root: &[u8],
+    hashes: &mut Vec<sha::Hash>,
+) -> PyResult<(sha::Hash, u64, u64, usize, sha::Hash)> {
+    let number = |value: &Bound<'_, PyAny>| value.extract::<u64>().unwrap_or(u64::MAX);
+    let before = hashes.len();
+    let mut add = |item: Bound<'_, PyAny>| {
+        if hashes.len() - before == tree::MAX_PROOF {
+            return Err(InvalidInput::new_err("proof: too many hashes"));
+        }
+        let hash = leaves::one_hash(item.cast::<PyBytes>()?.as_bytes());
+        hashes.push(hash.map_err(InvalidInput::new_err)?);
+        Ok(())
+    };
+    match proof.cast::<PyList>() {
+        Ok(list) => list.iter().try_for_each(add)?, // as it mostly is, and it takes less time
+        Err(_) => proof.try_iter()?.try_for_each(|item| add(item?))?,
+    }
+    let count = hashes.len() - before;
+    let leaf = leaves::one_hash(leaf).map_err(InvalidInput::new_err)?;
+    let root = leaves::one_hash(root).map_err(InvalidInput::new_err)?;
+    Ok((leaf, number(index), number(size), count, root))
+}
+
+fn refused(wrong: tree::Wrong) -> PyErr {
+    match wrong {
+        tree::Wrong::Impossible(why) => InvalidInput::new_err(why),
+        tree::Wrong::Proof(why) => VerificationFailed::new_err(why),
+    }
+}
+
 #[pyfunction]
 fn verify_inclusion(
     leaf: &[u8],
@@ -163,24 +210,40 @@ fn verify_inclusion(
     proof: &Bound<'_, PyAny>,
     root: &[u8],
 ) -> PyResult<()> {
-    let number = |value: &Bound<'_, PyAny>| value.extract::<u64>().unwrap_or(u64::MAX);
-    let mut path = Vec::with_capacity(tree::MAX_PROOF);
-    for item in proof.try_iter()? {
-        let item = item?;
-        if path.len() == tree::MAX_PROOF {
-            return Err(InvalidInput::new_err("proof: too many hashes"));
+    let mut hashes = Vec::with_capacity(tree::MAX_PROOF);
+    let (leaf, index, size, _, root) = claimed(leaf, index, size, proof, root, &mut hashes)?;
+    let claim = tree::Claim { leaf, index, size, proof: &hashes, root };
+    tree::verify_inclusion(&claim).map_err(refused)
+}
+
+#[pyfunction]
+fn verify_inclusions(py: Python<'_>, claims: Vec<Claim<'_>>) -> PyResult<()> {
+    let mut hashes = Vec::with_capacity(CLAIMS * tree::MAX_PROOF);
+    for claims in claims.chunks(CLAIMS) {
+        hashes.clear();
+        let (mut read, mut unread) = (Vec::with_capacity(CLAIMS), Ok(()));
+        for (leaf, index, size, proof, root) in claims {
+            match claimed(leaf.as_bytes(), index, size, proof, root.as_bytes(), &mut hashes) {
+                Ok(claim) => read.push(claim),
+                Err(error) => {
+                    unread = Err(error); // unless one before it does not hold
+                    break;
+                }
+            }
         }
-        path.push(
-            leaves::one_hash(item.cast::<PyBytes>()?.as_bytes()).map_err(InvalidInput::new_err)?,
-        );
+        let held = work(py, || {
+            let mut rest = &hashes[..];
+            let whole = read.iter().map(|&(leaf, index, size, count, root)| {
+                let (proof, others) = rest.split_at(count);
+                rest = others;
+                tree::Claim { leaf, index, size, proof, root }
+            });
+            Ok(tree::verify_inclusions(&whole.collect::<Vec<_>>()))
+        })?;
+        held.map_err(refused)?;
+        unread?;
     }
-    let leaf = leaves::one_hash(leaf).map_err(InvalidInput::new_err)?;
-    let root = leaves::one_hash(root).map_err(InvalidInput::new_err)?;
-    match tree::verify_inclusion(leaf, number(index), number(size), &path, &root) {
-        Ok(()) => Ok(()),
-        Err(tree::Wrong::Impossible(why)) => Err(InvalidInput::new_err(why)),
-        Err(tree::Wrong::Proof(why)) => Err(VerificationFailed::new_err(why)),
-    }
+    Ok(())
 }
 
 #[pymodule]
@@ -193,5 +256,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(offsets, module)?)?;
     module.add_function(wrap_pyfunction!(extend, module)?)?;
     module.add_function(wrap_pyfunction!(read_records, module)?)?;
-    module.add_function(wrap_pyfunction!(verify_inclusion, module)?)
+    module.add_function(wrap_pyfunction!(verify_inclusion, module)?)?;
+    module.add_function(wrap_pyfunction!(verify_inclusions, module)?)
 }

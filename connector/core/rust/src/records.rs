@@ -103,7 +103,7 @@ pub fn make(report: &Report<'_>, keys: &Shared) -> Made {
     let wanted = Keyed::new(report.scope).keys(&sound);
     let mut rows = Vec::with_capacity(sound.len());
     let (mut left, mut calls) = (report.left, 0);
-    let (found, mut guard) = keys.find_all(&wanted);
+    let (found, mut guard) = keys.find_old(&wanted);
     for ((candidate, key), found) in sound.into_iter().zip(&wanted).zip(found) {
         let row = candidate.row;
         let amount = u128::from(report.calls(row));
@@ -342,7 +342,7 @@ pub fn read<'a>(packed: &'a [u8], index: u64, keys: &Shared) -> Result<Vec<Item<
             })),
         }
     }
-    let (found, mut guard) = keys.find_all(&wanted);
+    let (found, mut guard) = keys.find_old(&wanted);
     for ((key, index), found) in wanted.iter().zip(indices).zip(found) {
         let known = match found {
             None if !guard.stage_unfound(key, index) => guard.recent(key),

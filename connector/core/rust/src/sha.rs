@@ -8,7 +8,7 @@ use crate::cbor::{Head, HEAD_ROOM};
 use sha2::block_api::compress256;
 
 pub const HASH_BYTES: usize = 32;
-const BLOCK_BYTES: usize = 64;
+pub const BLOCK_BYTES: usize = 64;
 const LENGTH_BYTES: usize = 8;
 
 pub type Hash = [u8; HASH_BYTES];
@@ -125,6 +125,21 @@ pub fn in_turn(state: &mut State, blocks: &[Block], other_state: &mut State, oth
     }
     compress256(state, &blocks[both..]);
     compress256(other_state, &others[both..]);
+}
+
+/// Take one more block of a message into its state.
+#[inline]
+pub fn add_block(state: &mut State, block: &Block) {
+    compress256(state, std::slice::from_ref(block));
+}
+
+/// The state of which `hash_of` is this hash.
+pub fn state_of(hash: &Hash) -> State {
+    let mut state = [0; 8];
+    for (word, part) in state.iter_mut().zip(hash.chunks_exact(4)) {
+        *word = u32::from_be_bytes(part.try_into().unwrap_or_default());
+    }
+    state
 }
 
 /// What a state after the last block says.

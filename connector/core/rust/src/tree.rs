@@ -1,6 +1,7 @@
 //! The Merkle tree: appending many leaves (RFC 6962, 2.1) and inclusion proofs (RFC 9162, 2.1.3.2).
 
-use crate::sha::{hash, hash_two, Block, Hash, Message, HASH_BYTES};
+use crate::sha::{add_block, hash, hash_of, hash_two, state_of};
+use crate::sha::{Block, Hash, Message, State, BEGIN, BLOCK_BYTES, HASH_BYTES};
 use std::mem::take;
 
 pub const MAX_SIZE: u64 = i64::MAX as u64; // leaves in a log
@@ -8,29 +9,37 @@ pub const MAX_PROOF: usize = 64; // hashes
 const TILE_HEIGHT: u32 = 8;
 const NODE: [u8; 1] = [1]; // what the hash of two subtrees begins with
 
-/// Hashes pairs of neighbours, 64 bytes each.
-struct Pairs([Message; 2]);
+/// Hashes pairs of neighbours, two such pairs at a time: the blocks of a node, padded, in which the
+/// hashes below are put in.
+struct Pairs([[Block; 2]; 2]);
 
 impl Pairs {
     fn new() -> Self {
-        Pairs([Message::of(&NODE), Message::of(&NODE)])
+        Pairs([Self::node(); 2])
     }
 
-    fn blocks<'a>(message: &'a mut Message, left: &[u8], right: &[u8]) -> &'a [Block] {
-        message.cut(NODE.len());
-        message.add(left);
-        message.add(right);
-        message.padded()
+    fn node() -> [Block; 2] {
+        let mut node = Message::of(&NODE);
+        node.add(&[0; 2 * HASH_BYTES]);
+        let mut blocks = [[0; BLOCK_BYTES]; 2];
+        blocks.copy_from_slice(node.padded());
+        blocks
     }
 
-    fn hash(&mut self, left: &[u8], right: &[u8]) -> Hash {
-        hash(Self::blocks(&mut self.0[0], left, right))
+    #[inline]
+    fn put(blocks: &mut [Block; 2], pair: &[u8]) {
+        blocks.as_flattened_mut()[NODE.len()..][..2 * HASH_BYTES].copy_from_slice(pair);
     }
 
-    fn hash_two(&mut self, four: &[u8]) -> [Hash; 2] {
-        let (one, other) = four.split_at(2 * HASH_BYTES);
-        let [first, second] = &mut self.0;
-        hash_two(Self::blocks(first, one, &[]), Self::blocks(second, other, &[]))
+    fn hash(&mut self, pair: &[u8]) -> Hash {
+        Self::put(&mut self.0[0], pair);
+        hash(&self.0[0])
+    }
+
+    fn hash_two(&mut self, one: &[u8], other: &[u8]) -> [Hash; 2] {
+        Self::put(&mut self.0[0], one);
+        Self::put(&mut self.0[1], other);
+        hash_two(&self.0[0], &self.0[1])
     }
 }
 
@@ -57,17 +66,18 @@ pub fn extend(size: u64, subtrees: &[Hash], hashes: &[u8]) -> Grown {
         let mut alone = left.copied();
         if let (Some(left), Some((first, others))) = (left, rest.split_first_chunk::<HASH_BYTES>())
         {
-            above.extend_from_slice(&nodes.hash(left, first));
+            above.extend_from_slice(&nodes.hash([*left, *first].as_flattened()));
             (rest, alone) = (others, None);
         }
         let fours = rest.chunks_exact(4 * HASH_BYTES);
         rest = fours.remainder();
         for four in fours {
-            above.extend_from_slice(nodes.hash_two(four).as_flattened());
+            let (one, other) = four.split_at(2 * HASH_BYTES);
+            above.extend_from_slice(nodes.hash_two(one, other).as_flattened());
         }
         if rest.len() >= 2 * HASH_BYTES {
             let (pair, others) = rest.split_at(2 * HASH_BYTES);
-            above.extend_from_slice(&nodes.hash(pair, &[]));
+            above.extend_from_slice(&nodes.hash(pair));
             rest = others;
         }
         alone = rest.try_into().ok().or(alone);
@@ -88,40 +98,96 @@ pub enum Wrong {
 }
 
 /// That `leaf`, a leaf hash, is leaf `index` of the tree of `size` leaves with this root.
-pub fn verify_inclusion(
-    leaf: Hash,
-    index: u64,
-    size: u64,
-    proof: &[Hash],
-    root: &Hash,
-) -> Result<(), Wrong> {
-    if size > MAX_SIZE {
-        return Err(Wrong::Impossible("log: a size that cannot be"));
-    }
-    if index >= size {
-        return Err(Wrong::Impossible("inclusion proof: the index is not in the tree"));
-    }
-    let (mut node, mut last) = (index, size - 1);
-    let mut nodes = Pairs::new();
-    let mut computed = leaf;
-    for sibling in proof {
-        if last == 0 {
-            return Err(Wrong::Proof("inclusion proof: too long"));
+pub struct Claim<'a> {
+    pub leaf: Hash,
+    pub index: u64,
+    pub size: u64,
+    pub proof: &'a [Hash],
+    pub root: Hash,
+}
+
+pub fn verify_inclusion(claim: &Claim<'_>) -> Result<(), Wrong> {
+    verify_inclusions(std::slice::from_ref(claim))
+}
+
+const AT_A_TIME: usize = 4;
+
+/// All of them, some at a time: in one proof every hash waits for the one below it. Else why the
+/// first that does not hold does not.
+pub fn verify_inclusions(claims: &[Claim<'_>]) -> Result<(), Wrong> {
+    let empty = Pairs::node();
+    for claims in claims.chunks(AT_A_TIME) {
+        let mut walks: Vec<_> = claims.iter().map(|claim| Walk::of(claim, empty)).collect();
+        loop {
+            walks.iter_mut().for_each(Walk::next);
+            if walks.iter().all(|walk| walk.is_over) {
+                break;
+            }
+            for block in 0..empty.len() {
+                for walk in walks.iter_mut().filter(|walk| !walk.is_over) {
+                    add_block(&mut walk.state, &walk.node[block]);
+                }
+            }
         }
-        let is_right = node & 1 == 1 || node == last;
-        let (left, right) = if is_right { (sibling, &computed) } else { (&computed, sibling) };
-        computed = nodes.hash(left, right);
-        // A node without a right neighbour moves up until it is one.
-        while is_right && node & 1 == 0 && node != 0 {
-            (node, last) = (node >> 1, last >> 1);
-        }
-        (node, last) = (node >> 1, last >> 1);
-    }
-    if last != 0 {
-        return Err(Wrong::Proof("inclusion proof: too short"));
-    }
-    if computed != *root {
-        return Err(Wrong::Proof("inclusion proof: does not lead to the root"));
+        walks.into_iter().try_for_each(Walk::end)?;
     }
     Ok(())
+}
+
+/// The way from a leaf up to the root: RFC 9162, 2.1.3.2. It is not begun where it cannot be.
+struct Walk<'a> {
+    claim: &'a Claim<'a>,
+    above: std::slice::Iter<'a, Hash>,
+    index: u64,
+    last: u64,
+    state: State, // after the blocks of `node`, if it was begun: the hash so far
+    node: [Block; 2],
+    is_over: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn of(claim: &'a Claim<'a>, node: [Block; 2]) -> Self {
+        let above = claim.proof.iter();
+        let (index, last) = (claim.index, claim.size.saturating_sub(1));
+        let is_over = claim.size > MAX_SIZE || index >= claim.size;
+        Walk { claim, above, index, last, state: state_of(&claim.leaf), node, is_over }
+    }
+
+    /// Make ready what is hashed next, if there is more.
+    fn next(&mut self) {
+        self.is_over |= self.last == 0;
+        let Some(sibling) = (if self.is_over { None } else { self.above.next() }) else {
+            self.is_over = true;
+            return;
+        };
+        let is_right = self.index & 1 == 1 || self.index == self.last;
+        // A node without a right neighbour moves up until it is one.
+        while is_right && self.index & 1 == 0 && self.index != 0 {
+            (self.index, self.last) = (self.index >> 1, self.last >> 1);
+        }
+        (self.index, self.last) = (self.index >> 1, self.last >> 1);
+        let computed = hash_of(&self.state);
+        let pair = if is_right { [*sibling, computed] } else { [computed, *sibling] };
+        Pairs::put(&mut self.node, pair.as_flattened());
+        self.state = BEGIN;
+    }
+
+    fn end(self) -> Result<(), Wrong> {
+        if self.claim.size > MAX_SIZE {
+            return Err(Wrong::Impossible("log: a size that cannot be"));
+        }
+        if self.claim.index >= self.claim.size {
+            return Err(Wrong::Impossible("inclusion proof: the index is not in the tree"));
+        }
+        if self.above.len() > 0 {
+            return Err(Wrong::Proof("inclusion proof: too long"));
+        }
+        if self.last != 0 {
+            return Err(Wrong::Proof("inclusion proof: too short"));
+        }
+        if hash_of(&self.state) != self.claim.root {
+            return Err(Wrong::Proof("inclusion proof: does not lead to the root"));
+        }
+        Ok(())
+    }
 }

@@ -21,6 +21,7 @@ from typing import Any
 from connector.errors import ConnectorError, InvalidInput, Refused
 from connector.model import fields
 from connector.model.negotiation import (
+    AgreementNotice,
     ContractNegotiationError,
     Message,
     MessageType,
@@ -38,7 +39,13 @@ from connector.model.transfer import (
     TransferState,
     TransferType,
 )
-from connector.negotiation.messages import MAX_CODE, MAX_REASON, SECRET_BYTES
+from connector.negotiation.messages import (
+    MAX_CODE,
+    MAX_PID,
+    MAX_REASON,
+    MAX_STATEMENT,
+    SECRET_BYTES,
+)
 from connector.transport.http.dsp import odrl
 from connector.transport.http.dsp.schemas import CONTEXT
 
@@ -48,6 +55,8 @@ NEGOTIATION_ERROR, TRANSFER_ERROR, CATALOG_ERROR = (
     "CatalogError",
 )
 NEGOTIATION, TRANSFER = "ContractNegotiation", "TransferProcess"
+NOTICE = f"{odrl.NAMESPACE}AgreementNotice"
+MAX_NOTICE = 16_384  # bytes
 _EVENT = "ContractNegotiationEventMessage"
 _DOCUMENT, _SIGNATURE, _SECRET = (
     odrl.NAMESPACE + name for name in ("document", "signature", "secret")
@@ -95,6 +104,23 @@ def encode(content: Sent, *, signs: bool, id: str = "") -> dict[str, Any]:
         del pids["consumerPid"]
     own = {"@id": id} if id else {}
     return body(type_of(content.type), **own, **pids, **parts)
+
+
+def encode_notice(notice: AgreementNotice) -> dict[str, Any]:
+    """The signed end of an agreement, between two who sign: the protocol has no message for it."""
+    return {"@type": NOTICE, "agreementId": notice.agreement_id, "statement": notice.statement}
+
+
+def decode_notice(data: bytes) -> AgreementNotice:
+    """Raises ``InvalidInput``. The statement is still to be verified."""
+    value = fields.as_object(fields.parse_json(data, limit=MAX_NOTICE, what="notice"), "notice")
+    fields.only_keys(value, frozenset({"@type", "agreementId", "statement"}), "notice")
+    if value.get("@type") != NOTICE:
+        raise InvalidInput(f"@type: must be {NOTICE}")
+    return AgreementNotice(
+        fields.text(value, "agreementId", limit=MAX_PID),
+        fields.text(value, "statement", limit=MAX_STATEMENT),
+    )
 
 
 def _message_parts(message: Message, signs: bool) -> dict[str, Any]:

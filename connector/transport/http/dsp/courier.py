@@ -30,11 +30,12 @@ import structlog
 
 from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
+from connector.model.content import Content
 from connector.model.negotiation import AgreementNotice, Message, Party
 from connector.model.transfer import TransferMessage
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
-from connector.transport.http.dsp import codec, notices, paths, reading
+from connector.transport.http.dsp import codec, paths, reading
 from connector.transport.http.dsp.exchange import CORRELATION_HEADER
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Outgoing, Way
 from connector.transport.http.dsp.reached import REACHED
@@ -163,7 +164,8 @@ class Courier:
         try:
             while queue:
                 waiting = queue[0]
-                post, last = waiting.post, queue[-1].post.number
+                post = waiting.post
+                last = queue[-1].post.number if post.pid else post.number
                 structlog.contextvars.bind_contextvars(correlation_id=post.correlation_id)
                 try:
                     peer_pid = await self._deliver(waiting, peer_pid) or peer_pid
@@ -209,12 +211,10 @@ class Courier:
 
     async def _errand(self, post: Post, peer_pid: str) -> _Errand:
         """Raises ``InvalidInput`` for what has no place in the peer's binding."""
-        content = messages.decode(post.body)
-        if isinstance(content, AgreementNotice):
-            return _Errand(post, content, "", notices.path_of(post.channel.party))
-        if not isinstance(content, Message | TransferMessage):
-            raise InvalidInput("the protocol has no place for such a message")
+        content = _sendable(messages.decode(post.body))
         receiver = post.channel.party.other
+        if isinstance(content, AgreementNotice):
+            return _Errand(post, content, "", paths.path_of(content, receiver))
         known = _pid(content, receiver)
         begins = not known and content.type in paths.BEGIN
         if begins:
@@ -236,7 +236,7 @@ class Courier:
             answer = await self._ask("POST", errand, errand.path)
             status = answer.status
             if 200 <= status < 300:
-                return "" if errand.peer_pid else _said(answer, errand)
+                return _said(answer, errand)
             if status >= 500 or status in _PASSING:
                 raise _Later(f"the peer answers with {status}", _wait(answer))
             if status in _NOT_YET and number <= EARLY:
@@ -304,7 +304,7 @@ class _Errand:
 
     def body(self, *, signs: bool) -> bytes:
         if isinstance(self.content, AgreementNotice):
-            return fields.encode_json(notices.encode(self.content, id=self.id))
+            return fields.encode_json(codec.encode_notice(self.content))
         return fields.encode_json(codec.encode(self.content, signs=signs, id=self.id))
 
     @property
@@ -344,11 +344,10 @@ def _said(answer: Answer, errand: _Errand) -> str:
     Conformant peers answer with the process. An answer without it has taken the message all the
     same, and the peer's next one will name its process.
     """
-    content = errand.content
-    if not answer.body or isinstance(content, AgreementNotice):
+    if not answer.body or errand.peer_pid or isinstance(errand.content, AgreementNotice):
         return ""
     try:
-        process = _read(answer, content)
+        process = _read(answer, errand.content)
         party = errand.post.channel.party
         if process[f"{party}Pid"] != errand.post.pid:
             raise InvalidInput("an answer about another process")
@@ -361,6 +360,12 @@ def _said(answer: Answer, errand: _Errand) -> str:
 def _read(answer: Answer, content: Message | TransferMessage) -> dict[str, Any]:
     kind = "ContractNegotiation" if isinstance(content, Message) else "TransferProcess"
     return reading.read(answer.body, kind, limit=ANSWER_BYTES)
+
+
+def _sendable(content: Content) -> Message | TransferMessage | AgreementNotice:
+    if not isinstance(content, Message | TransferMessage | AgreementNotice):
+        raise InvalidInput("the protocol has no place for such a message")
+    return content
 
 
 def _pid(content: Message | TransferMessage, party: Party) -> str:

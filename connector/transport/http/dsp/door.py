@@ -27,14 +27,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connector.errors import InternalError, InvalidInput, NotFound
-from connector.model import fields
 from connector.model.content import Content
-from connector.model.negotiation import Channel, MessageType, Negotiation, Party
+from connector.model.negotiation import Channel, MessageType, Negotiation, Party, StoredAgreement
 from connector.model.transfer import TransferProcess, TransferType
 from connector.negotiation.messages import MAX_PID
 from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
-from connector.transport.http.dsp import codec, did, notices, paths
+from connector.transport.http.dsp import codec, did, paths
 from connector.transport.http.dsp.authority import Authenticate
 from connector.transport.http.dsp.catalogue import Catalogue
 from connector.transport.http.dsp.dcat import Service
@@ -86,8 +85,9 @@ class Sources:
 
     ``root`` is the URL that the door is reached by (the base URL is ``root`` + ``/2025-1``).
     ``receive`` is ``Negotiations.receive``, ``negotiation`` and ``transfer`` give a process by our
-    id or raise ``NotFound``. ``check_address`` raises ``InvalidInput`` for a callbackAddress that
-    is certainly not to be called; who calls it looks again. ``document``: our DID document.
+    id, ``agreement`` an agreement by its own, or raise ``NotFound``. ``check_address`` raises
+    ``InvalidInput`` for a callbackAddress that is certainly not to be called; who calls it looks
+    again. ``document``: our DID document.
     """
 
     did: str
@@ -98,6 +98,7 @@ class Sources:
     receive: Callable[[Channel, Content, str], Awaitable[Process | None]]
     negotiation: Callable[[str], Awaitable[Negotiation]]
     transfer: Callable[[str], Awaitable[TransferProcess]]
+    agreement: Callable[[str], Awaitable[StoredAgreement]]
     datasets: DatasetStore
     holds: Holds
     clock: Clock
@@ -146,7 +147,7 @@ def routes(sources: Sources) -> list[Route]:
         for action, (type_, parties) in _FOLLOW[below].items():
             handle = partial(door.follow, below, type_, parties)
             add("POST", f"{below}/{{pid}}/{action}", kind, handle)
-    add("POST", notices.NOTICES + "/{sender}", codec.NEGOTIATION_ERROR, door.notice)
+    add("POST", paths.AGREEMENTS + "/{id}/notice", codec.NEGOTIATION_ERROR, door.notice)
     return found
 
 
@@ -208,13 +209,14 @@ class _Door:
         return answer(codec.process_json(process))
 
     async def notice(self, exchange: Exchange) -> Response:
-        sender = notices.sender_of(exchange.request.path_params["sender"])
-        data = await exchange.json(notices.MAX_NOTICE)
-        value = fields.parse_json(data, limit=notices.MAX_NOTICE, what="AgreementNotice")
-        notice = notices.decode(fields.as_object(value, "AgreementNotice"))
-        channel = Channel(exchange.peer.did, sender.other)
-        await self._sources.receive(channel, notice, exchange.digest)
-        return Response(status_code=204)
+        """The caller's signed end of an agreement that both hold."""
+        content = codec.decode_notice(await exchange.body())
+        agreement = await self._sources.agreement(content.agreement_id)
+        channel = Channel(exchange.peer.did, agreement.party)
+        if exchange.request.path_params["id"] != agreement.terms.id:
+            raise InvalidInput("agreementId: not the agreement that the path names")
+        await self._sources.receive(channel, content, "")
+        return answer({})
 
     async def _find(self, below: str, exchange: Exchange) -> Process:
         """The process that the path names, if it is the caller's."""

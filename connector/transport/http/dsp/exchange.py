@@ -83,9 +83,18 @@ class Exchange:
     pids: dict[str, str] = field(default_factory=dict)
     digest: str = ""  # SHA-256 (hex) of the body
 
+    async def body(self) -> bytes:
+        """Of the type of JSON, and of a message's size. Raises ``InvalidInput``."""
+        type_ = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if type_ not in ("application/json", "application/ld+json"):
+            raise body.WrongType("Content-Type: must be application/json")
+        return await body.read(self.request, reading.MAX_MESSAGE_BYTES)
+
     async def message(self, kind: str) -> dict[str, Any]:
         """The body, which must be a ``kind`` (``schemas.FILES``). Raises ``InvalidInput``."""
-        value = reading.read(await self.json(reading.MAX_MESSAGE_BYTES), kind)
+        data = await self.body()
+        value = reading.read(data, kind)
+        self.digest = hashlib.sha256(data).hexdigest()
         for name in ("consumerPid", "providerPid"):  # not every schema says what they are
             pid = value.get(name, "")
             if not isinstance(pid, str):
@@ -93,15 +102,6 @@ class Exchange:
             if len(pid) <= MAX_PID:
                 self.pids[name] = pid
         return value
-
-    async def json(self, limit: int) -> bytes:
-        """The body, which says that it is JSON. Raises ``InvalidInput``."""
-        type_ = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if type_ not in ("application/json", "application/ld+json"):
-            raise body.WrongType("Content-Type: must be application/json")
-        data = await body.read(self.request, limit)
-        self.digest = hashlib.sha256(data).hexdigest()
-        return data
 
 
 Handle = Callable[[Exchange], Awaitable[Response]]

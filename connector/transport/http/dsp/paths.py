@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from connector.model.negotiation import Message, MessageType, Party
+from connector.model.negotiation import AgreementNotice, Message, MessageType, Party
 from connector.model.transfer import TransferMessage, TransferType
 
 VERSION = "2025-1"
@@ -20,6 +20,7 @@ CATALOG = "/catalog/request"
 DATASETS = "/catalog/datasets"
 NEGOTIATIONS = "/negotiations"
 TRANSFERS = "/transfers"
+AGREEMENTS = "/tds/agreements"  # ours, not DSP's: the signed end of one, between two who sign
 
 # The first message of a process, for its receiver has no process id yet.
 BEGIN: Mapping[MessageType | TransferType, str] = {
@@ -43,8 +44,10 @@ ACTIONS: Mapping[MessageType | TransferType, str] = {
 }
 
 
-def path_of(content: Message | TransferMessage, receiver: Party) -> str:
+def path_of(content: Message | TransferMessage | AgreementNotice, receiver: Party) -> str:
     """Below the receiver's base URL."""
+    if isinstance(content, AgreementNotice):
+        return f"{AGREEMENTS}/{segment(content.agreement_id)}/notice"
     pid = content.consumer_pid if receiver is Party.CONSUMER else content.provider_pid
     if not pid:
         return BEGIN[content.type]

@@ -26,7 +26,6 @@ from connector.model.transfer import TransferMessage, TransferType
 from connector.negotiation import messages
 from connector.ports.negotiation import Post
 from connector.transport.http.dsp import courier as module
-from connector.transport.http.dsp import notices
 from connector.transport.http.dsp.addresses import NotAllowed
 from connector.transport.http.dsp.courier import PER_PEER, Courier
 from connector.transport.http.dsp.outgoing import Answer, NotSent, Way
@@ -289,19 +288,32 @@ async def test_a_repetition_is_known_by_its_id() -> None:
     assert first == again != other
 
 
-async def test_the_end_of_an_agreement_is_told_to_a_member() -> None:
-    outbox, peer = Outbox(), Peer(say(503), say(204))
-    outbox.add(AgreementNotice("a", "signed"), "")
-    assert await carry(outbox, peer) == [("", "delivered", "")]
-    assert peer.paths == ["/tds/notices/consumer"] * 2
-    assert notices.decode(json.loads(peer.bodies[0])) == AgreementNotice("a", "signed")
-
-
 async def test_what_the_protocol_has_no_place_for() -> None:
     outbox, peer = Outbox(), Peer(say(200))
-    outbox.add(ContractNegotiationError("c-1", "p-1", "no", "reason"))
+    outbox.add(ContractNegotiationError("c-1", "p-1", "code", "reason"))
     ((_, what, _),) = await carry(outbox, peer)
     assert (what, peer.asked) == ("abandoned", [])
+
+
+async def test_the_signed_end_of_an_agreement_has_a_place_of_its_own() -> None:
+    outbox, peer = Outbox(), Peer(say(404), say(500), say(200))
+    outbox.add(AgreementNotice("urn:a/b", "signed"), "")
+    assert await carry(outbox, peer) == [("", "delivered", "")]
+    assert set(peer.paths) == {"/tds/agreements/urn:a%2Fb/notice"}
+    assert json.loads(peer.bodies[-1]) == {
+        "@type": "https://w3id.org/tds/profile/v1#AgreementNotice",
+        "agreementId": "urn:a/b",
+        "statement": "signed",
+    }
+
+
+async def test_a_notice_that_is_refused_takes_no_other_with_it() -> None:
+    outbox, peer = Outbox(), Peer(say(400), say(200))
+    outbox.add(AgreementNotice("a", "signed"), "")
+    outbox.add(AgreementNotice("b", "signed"), "")
+    outbox._forget = lambda pid: None  # type: ignore[method-assign]  # as the store has it
+    said = await carry(outbox, peer)
+    assert [what for _, what, *_ in said] == ["refused", "delivered"]
 
 
 async def test_a_refusal_is_believed_and_explained() -> None:
