@@ -214,6 +214,27 @@ def test_a_message_full_of_mistakes_is_refused_at_once() -> None:
     assert time.perf_counter() - start < 2  # it takes about 0.1 s; other ways take 10 s
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([{"and": [{"or": [{}] * 10}]}] * 4000, "/constraint/0/and/0/or/0 lacks rightOperand"),
+        ([{"or": [{"or": [{"or": [{"or": [{}] * 9}] * 9}] * 9}] * 9}] * 2, "or/0/or/0 lacks"),
+        (
+            [REQUEST["offer"]["permission"][0]["constraint"][0]] * 2000 + [{}],
+            "too deep to be named",
+        ),
+    ],
+)
+def test_a_large_message_is_looked_through_for_its_first_mistakes_alone(
+    wrong: Any, said: str
+) -> None:
+    message = changed(REQUEST, CONSTRAINT[:-2], wrong)
+    start = time.process_time()
+    with pytest.raises(InvalidInput, match=said):
+        schemas.check("ContractRequestMessage", message)
+    assert time.process_time() - start < 0.5  # everything in them takes seconds
+
+
 def test_three_published_references_are_broken_and_no_other() -> None:
     texts = [
         path.read_text()

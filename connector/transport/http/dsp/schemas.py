@@ -61,6 +61,8 @@ MENDED_REF = "transfer-schema.json#/definitions/AbstractTransferCodeMessage"
 
 _PLACES = 3  # at most so many are named in one refusal
 _LONGEST = 200  # characters of a place or of what is wrong there
+_EXPLAINED = 1000  # values of a message in which it is looked for what is wrong
+_FIRST = 2  # of each list, where there are more than that
 _LINEAR = RegexOptions()  # an engine without backtracking: a pattern takes linear time
 _ALTERNATIVE = re.compile(r"(.*/(oneOf|anyOf))/[0-9]+/required")
 
@@ -68,11 +70,39 @@ _ALTERNATIVE = re.compile(r"(.*/(oneOf|anyOf))/[0-9]+/required")
 def check(kind: str, value: object) -> None:
     """Nothing, if ``value`` is a valid ``kind`` (a key of ``FILES``).
 
-    Raises ``InvalidInput`` with up to three places (JSON pointers) and what is wrong there.
+    Raises ``InvalidInput`` with up to three places (JSON pointers) and what is wrong there. To
+    find them takes far longer than to see that there are some, so of a large message only the
+    first of each list are looked at, and of one that is larger still nothing.
     """
     validator = _validators()[kind]
     if validator.is_valid(value):
         return
+    for part in (value, _firsts(value)):
+        if not _is_large(part) and not validator.is_valid(part):
+            raise InvalidInput(f"{kind}: {_explained(validator, part)}")
+    raise InvalidInput(
+        f"{kind}: does not have the protocol's form, in a place too deep to be named"
+    )
+
+
+def _firsts(value: Any) -> Any:
+    """Without all but the first items of each list: what is wrong is often wrong in all."""
+    if isinstance(value, dict):
+        return {key: _firsts(item) for key, item in value.items()}
+    return [_firsts(item) for item in value[:_FIRST]] if isinstance(value, list) else value
+
+
+def _is_large(value: Any) -> bool:
+    waiting, count = [value], 0
+    while waiting and count <= _EXPLAINED:
+        found = waiting.pop()
+        count += 1
+        if isinstance(found, dict | list):
+            waiting.extend(found.values() if isinstance(found, dict) else found)
+    return count > _EXPLAINED
+
+
+def _explained(validator: Draft201909Validator, value: Any) -> str:
     # Not by iter_errors() or validate(): with one array of 20 000 wrong items they take seconds.
     broken: dict[str, list[str]] = {}  # place in the value: which keywords of which schemas
     for error in validator.evaluate(value).errors():
@@ -82,7 +112,7 @@ def check(kind: str, value: object) -> None:
         f"{place[:_LONGEST] or 'the message'} {_wrong(_at(value, place), broken[place])[:_LONGEST]}"
         for place in _deepest(broken)
     ]
-    raise InvalidInput(f"{kind}: {'; '.join(reasons)}")
+    return "; ".join(reasons)
 
 
 def _deepest(places: Iterable[str]) -> list[str]:
