@@ -507,33 +507,34 @@ async def test_what_we_say_next_waits_for_our_answer(place):
     await sent.wait()
     negotiation = await place.node.only()
     assert negotiation.state is State.AGREED
-    waiting = asyncio.create_task(holds.free(negotiation.pid))
-    await holds.free("another process")
+    waiting = asyncio.create_task(holds.free(STRANGER, negotiation.pid))
+    await holds.free(STRANGER, "another process")
     await asyncio.sleep(0.01)
     assert not waiting.done()
     go.set()
     await asyncio.gather(answering, waiting)
 
 
-async def test_a_process_that_is_not_known_yet_holds_all_until_it_is():
+async def test_a_process_that_is_not_known_yet_holds_all_with_its_peer_until_it_is():
     holds = Holds()
-    with holds.answering() as first:
-        waiting = asyncio.create_task(holds.free("a"))
+    with holds.answering("them") as first:
+        await holds.free("others", "a")
+        waiting = asyncio.create_task(holds.free("them", "a"))
         await asyncio.sleep(0)
         assert not waiting.done()
         first.began("b")
         await waiting
-        waiting = asyncio.create_task(holds.free("b"))
+        waiting = asyncio.create_task(holds.free("them", "b"))
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        with holds.answering("a"):  # later than who waits
+        with holds.answering("them", "a"):  # later than who waits
             pass
     await waiting
-    with holds.answering():
-        waiting = asyncio.create_task(holds.free("a"))
+    with holds.answering("them"):
+        waiting = asyncio.create_task(holds.free("them", "a"))
         await asyncio.sleep(0)
     await waiting  # refused: there is no process
-    await holds.free("a")
+    await holds.free("them", "a")
 
 
 async def test_correlation_ids_are_taken_over(place, caplog):

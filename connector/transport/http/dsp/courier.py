@@ -91,8 +91,8 @@ class _Later(Unavailable):
 class Courier:
     """``introduce`` gives how we reach a peer (its id) at a base URL. ``callback`` is the base URL
     at which peers reach us. ``peer_pid`` gives the peer's process id as far as it is stored.
-    ``free`` returns when no answer of ours is under way for the process (our id): what we say next
-    MUST NOT be heard before it (``holds``)."""
+    ``free`` returns when no answer of ours to the peer is under way for the process (our id): what
+    we say next MUST NOT be heard before it (``holds``)."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Courier:
         introduce: Introduce,
         callback: str,
         peer_pid: Callable[[Post], Awaitable[str]],
-        free: Callable[[str], Awaitable[None]],
+        free: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._posts = posts
         self._outgoing = outgoing
@@ -231,7 +231,7 @@ class Courier:
 
     async def _attempt(self, errand: _Errand, number: int, *, repeated: bool) -> str:
         post = errand.post
-        await self._free(post.pid)
+        await self._free(post.peer, post.pid)
         async with self._slots.setdefault(post.peer, asyncio.Semaphore(PER_PEER)):
             answer = await self._ask("POST", errand, errand.path)
             status = answer.status

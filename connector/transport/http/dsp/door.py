@@ -181,7 +181,7 @@ class _Door:
                 hint="post to the path that has the process id in it",
             )
         self._sources.check_address(value["callbackAddress"])
-        hold = exchange.stack.enter_context(self._sources.holds.answering())
+        hold = exchange.stack.enter_context(self._sources.holds.answering(exchange.peer.did))
         process = await self._receive(party, exchange, value)
         hold.began(process.pid)
         return answer(codec.process_json(process), 201)
@@ -203,7 +203,7 @@ class _Door:
             raise InvalidInput(f"{_pid(party)}: not the process that the path names")
         if process.peer_pid not in ("", value.get(_pid(party.other))):
             raise _unknown(below)
-        exchange.stack.enter_context(self._sources.holds.answering(process.pid))
+        exchange.stack.enter_context(self._sources.holds.answering(process.peer, process.pid))
         if "@id" not in value or process.heard != exchange.digest:
             process = await self._receive(party, exchange, value)
         return answer(codec.process_json(process))

@@ -4,8 +4,9 @@ A peer that has not seen our 2xx has not moved yet, and would refuse what comes 
 holds a process from the moment that a message for it is taken until the answer to it was handed
 to the network, and ``courier`` waits until the process is free. For one event loop.
 
-A first message has no process of ours yet: until it is known which, its hold is on every process.
-Who waits, waits for the holds that were there when it began: busy peers cannot keep it waiting.
+A first message has no process of ours yet: until it is known which, its hold is on every process
+with its sender, and on none with others. Who waits, waits for the holds that were there when it
+began: a busy peer cannot keep it waiting.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 class Hold:
     """``pid`` is empty until it is known."""
 
+    peer: str
     pid: str
     known: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -35,9 +37,10 @@ class Holds:
         self._holds: set[Hold] = set()
 
     @contextmanager
-    def answering(self, pid: str = "") -> Iterator[Hold]:
-        """While a message for our process ``pid`` is taken and answered; empty for a first one."""
-        hold = Hold(pid)
+    def answering(self, peer: str, pid: str = "") -> Iterator[Hold]:
+        """While a message of ``peer`` for our process ``pid`` is taken and answered; empty for a
+        first one."""
+        hold = Hold(peer, pid)
         if pid:
             hold.known.set()
         self._holds.add(hold)
@@ -48,9 +51,9 @@ class Holds:
             hold.known.set()
             hold.over.set()
 
-    async def free(self, pid: str) -> None:
-        """Until our process ``pid`` is free for a message of ours."""
-        for hold in tuple(self._holds):
+    async def free(self, peer: str, pid: str) -> None:
+        """Until our process ``pid`` with ``peer`` is free for a message of ours."""
+        for hold in [one for one in self._holds if one.peer == peer]:
             await hold.known.wait()
             if hold.pid == pid:
                 await hold.over.wait()

@@ -160,7 +160,7 @@ async def running(outbox: Outbox, peer: Peer, **other: Any) -> AsyncIterator[Cou
     async def peer_pid(post: Post) -> str:
         return "stored"
 
-    async def free(pid: str) -> None:
+    async def free(peer: str, pid: str) -> None:
         return None
 
     given: dict[str, Any] = {
@@ -525,8 +525,8 @@ async def test_our_answer_goes_first() -> None:
     outbox, peer = Outbox(), Peer(say(200))
     answered = asyncio.Event()
 
-    async def free(pid: str) -> None:
-        assert pid == "c-1"
+    async def free(peer: str, pid: str) -> None:
+        assert (peer, pid) == (PEER, "c-1")
         await answered.wait()
 
     async with running(outbox, peer, free=free):
