@@ -366,7 +366,10 @@ async def test_the_signed_end_of_an_agreement_between_two_who_sign(place):
     notice = codec.encode_notice(AgreementNotice(kept.terms.id, act.statement))
     stranger = Caller(place)
     refused(await stranger.post(path, notice), 404)
-    refused(await member.post("/tds/agreements/another/notice", notice), 400)
+    for caller in (member, stranger):  # whether there is such an agreement, this does not say
+        said = refused(await caller.post("/tds/agreements/another/notice", notice), 400)
+        none = {**notice, "agreementId": "none"}
+        assert refused(await caller.post("/tds/agreements/another/notice", none), 400) == said
     refused(await member.post(path, notice | {"statement": act.statement[:-4] + "AAAA"}), 400)
     refused(await member.post(path, notice | {"more": 1}), 400)
     refused(await member.post("/tds/agreements/x/notice", {**notice, "agreementId": "x"}), 404)

@@ -211,10 +211,10 @@ class _Door:
     async def notice(self, exchange: Exchange) -> Response:
         """The caller's signed end of an agreement that both hold."""
         content = codec.decode_notice(await exchange.body())
+        if exchange.request.path_params["id"] != content.agreement_id:
+            raise InvalidInput("agreementId: not the agreement that the path names")
         agreement = await self._sources.agreement(content.agreement_id)
         channel = Channel(exchange.peer.did, agreement.party)
-        if exchange.request.path_params["id"] != agreement.terms.id:
-            raise InvalidInput("agreementId: not the agreement that the path names")
         await self._sources.receive(channel, content, "")
         return answer({})
 
