@@ -75,6 +75,7 @@ TRACTUSX = "https://w3id.org/tractusx/auth/"
 TICK_S = 0.25  # how often it is looked whether a flow may go on
 AGAIN_S = 10.0  # after which the policy is asked again while bytes flow
 MOST_FLOWS = 8  # answers of one process at once
+MOST_FLOWS_OF_ONE = 32  # of one consumer: who takes them slowly must not take all
 MOST_FLOWS_IN_ALL = 128
 
 AGREEMENT_ENDED = "the agreement ended"
@@ -329,7 +330,11 @@ class Pulls:
             raise Unauthenticated("not a token for this")
         if len(pull.flows) >= MOST_FLOWS:
             raise RateLimited(f"at most {MOST_FLOWS} answers of one transfer at once")
-        if sum(len(one.flows) for one in self._pulls.values()) >= MOST_FLOWS_IN_ALL:
+        flowing = [(one.stored.consumer, len(one.flows)) for one in self._pulls.values()]
+        own = sum(many for consumer, many in flowing if consumer == pull.stored.consumer)
+        if own >= MOST_FLOWS_OF_ONE:
+            raise RateLimited(f"at most {MOST_FLOWS_OF_ONE} answers of one consumer at once")
+        if sum(many for _, many in flowing) >= MOST_FLOWS_IN_ALL:
             raise Unavailable("too many transfers at once", hint="try again in a moment")
         flow = Flow(task, cut, pull.account, self._accounts)
         if not pull.flows:

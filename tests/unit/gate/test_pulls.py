@@ -4,6 +4,7 @@ The meter, the store and the file are real; the policy does as it is told.
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 from contextlib import suppress
@@ -371,8 +372,8 @@ class Reader:
         assert self.left, "a cut is no error"
 
 
-async def reading(provider, token: str) -> Reader:
-    reader = Reader(provider, await provider.pulls.ask(PID, token))
+async def reading(provider, token: str, pid: str = PID) -> Reader:
+    reader = Reader(provider, await provider.pulls.ask(pid, token))
     await reader.flows()
     return reader
 
@@ -467,6 +468,23 @@ async def test_so_many_at_once(provider) -> None:
         await reader.gone()
     with pytest.raises(Unauthenticated):
         await take(provider, granted, 1)
+
+
+async def test_one_consumer_does_not_take_all_places(provider, monkeypatch) -> None:
+    monkeypatch.setattr(pulls, "MOST_FLOWS_OF_ONE", 2)
+    readers, tokens_of = [], {pid: await begun(provider, pid) for pid in (PID, "urn:uuid:3")}
+    for pid, token in tokens_of.items():
+        readers.append(await reading(provider, token, pid))
+    theirs = process("urn:uuid:2", peer="did:web:harbour.example")
+    agreement = dataclasses.replace(AGREEMENT, peer=theirs.peer)
+    address = await provider.pulls.start(agreement, theirs)
+    with pytest.raises(RateLimited):
+        await take(provider, await provider.pulls.ask(PID, tokens_of[PID]), 1)
+    await take(provider, await provider.pulls.ask(theirs.pid, prop(address, "authorization")), 1)
+    for pid in tokens_of:
+        await provider.pulls.suspend(pid)
+    for reader in readers:
+        await reader.gone()
 
 
 async def test_a_caller_that_goes_away_is_no_cut(provider) -> None:
