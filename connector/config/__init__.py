@@ -28,6 +28,7 @@ MAX_FILE_BYTES = 65_536
 CORES = ("auto", "python", "native")
 MAX_ITEMS = 256  # of a list
 MAX_PEER_ID = 256
+EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104  nobody is told to bind to it
 LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -344,6 +345,11 @@ def _check_dsp(config: Node) -> None:
     host = dsp.listen.rpartition(":")[0]
     if dsp.plain_http and host not in LOOPBACK:
         raise ConfigError("dsp.plain_http: only where dsp.listen is on loopback")
+    if host in EVERYWHERE and not dsp.url:
+        raise ConfigError(
+            "dsp.url: is needed where dsp.listen is no address that peers can call",
+            hint='say how peers reach the door, as url = "https://data.example:9444"',
+        )
     if dsp.url and not is_peer_url(dsp.url, plain_http=dsp.plain_http):
         raise ConfigError("dsp.url: must be https://host[:port][/path]")
     for at, one in enumerate(dsp.allow):
