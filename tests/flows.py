@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from connector.errors import Reason, Refused, Unavailable
 from connector.model.transfer import DataAddress
 
@@ -20,6 +22,13 @@ class Flows:
         self.ended: dict[str, str] = {}
         self.resumed: list[str] = []
         self.starts = 0
+        self.prepared: list[str] = []
+        self.preparing = asyncio.Event()  # clear it, and preparing takes until it is set
+        self.preparing.set()
+
+    async def prepare(self, agreement, process):
+        self.prepared.append(process.pid)
+        await self.preparing.wait()
 
     async def start(self, agreement, process):
         if self.says == "down":

@@ -225,6 +225,13 @@ class Pulls:
 
     # What the control plane calls
 
+    async def prepare(self, agreement: StoredAgreement, process: TransferProcess) -> None:
+        """See the port: a dataset's file, which may have to be exported."""
+        if self._ready and (agreement.party, agreement.peer) == (Party.PROVIDER, process.peer):
+            reserved = self._meter.reservation(agreement.terms.id, process.pid) is not None
+            with suppress(ConnectorError):
+                await self._judge(agreement, process.peer, running=int(reserved))
+
     async def start(self, agreement: StoredAgreement, process: TransferProcess) -> DataAddress:
         """See the port. A refusal of a process that was not started before leaves a receipt."""
         self._require_ready()

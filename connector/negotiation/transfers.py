@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -135,6 +136,7 @@ class Transfers:
             machine.answer(process.party, process.state, resuming=process.resuming)
             step.start(await self._open(process))
 
+        await self._prepare(await self.transfer(pid))
         return await self._step(pid, start)
 
     async def suspend(self, pid: str, code: str = "", reason: str = "") -> TransferProcess:
@@ -296,8 +298,18 @@ class Transfers:
         wants = process.state is TransferState.REQUESTED or process.resuming
         return process.party is Party.PROVIDER and wants and not process.waiting
 
+    async def _prepare(self, process: TransferProcess) -> None:
+        """Outside the channel's turn: what takes long there must not hold up an end, a suspension,
+        or what else is said on the channel."""
+        if process.party is Party.PROVIDER and process.state not in machine.FINAL:
+            with suppress(ConnectorError):  # the start itself will say
+                agreement = await self._usable(process.agreement_id)
+                if agreement is not None:
+                    await self._dataplane.prepare(agreement, process)
+
     async def _start(self, known: TransferProcess) -> None:
         try:
+            await self._prepare(known)
             async with self._ledger.turn(known.channel):
                 process = await self.transfer(known.pid)
                 if not self._is_due(process):

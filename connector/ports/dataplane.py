@@ -22,6 +22,11 @@ class DataPlane(Protocol):
         """DSP's dct:format, as ``HttpData-PULL``; empty where nothing is served."""
         ...
 
+    async def prepare(self, agreement: StoredAgreement, process: TransferProcess) -> None:
+        """Do what a start of the process needs and what takes long, so that ``start`` need not.
+        Decides nothing and says nothing; MAY be left out. May overlap with any other call."""
+        ...
+
     async def start(self, agreement: StoredAgreement, process: TransferProcess) -> DataAddress:
         """Decide by policy, reserve durably (one use for each process), and open the flow.
 

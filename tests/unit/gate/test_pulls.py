@@ -631,6 +631,20 @@ async def test_a_dataset_without_a_kept_file_is_exported_once(provider) -> None:
     assert len(provider.exports) == 1
 
 
+async def test_the_export_is_prepared_for_a_transfer_that_may_start_alone(provider) -> None:
+    await provider.publish(b"", keep=False)
+    provider.policy.reasons = (Reason("count", "21", "20"),)
+    await provider.pulls.prepare(AGREEMENT, process())
+    await provider.pulls.prepare(AGREEMENT, process(peer="did:web:harbour.example"))
+    assert (provider.exports, provider.observed, provider.uses()) == ([], [], (0, 0))
+    provider.policy.reasons = ()
+    await provider.pulls.prepare(AGREEMENT, process())
+    await begun(provider)
+    await provider.pulls.prepare(AGREEMENT, process())
+    assert len(provider.exports) == 1
+    assert provider.uses() == (0, 1)
+
+
 async def test_a_new_version_has_another_tag(provider) -> None:
     token = await begun(provider)
     before = (await provider.pulls.ask(PID, token)).file

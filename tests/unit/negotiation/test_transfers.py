@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -140,6 +141,42 @@ async def test_either_side_suspends_and_either_resumes(suspends, resumes):
         assert pair.airport.dataplane.flowing == {pids["airport"]: "token-2"}
         await pair.tourism.service.transfers.complete(pids["tourism"])
         await pair.both(COMPLETED)
+
+
+@pytest.mark.parametrize("automation", [Automation(), BY_HAND])
+async def test_what_takes_long_to_start_holds_nothing_else_up(automation):
+    async with Pair(automation) as pair:
+        plane, transfers = pair.airport.dataplane, pair.airport.service.transfers
+        await pair.request()
+        await eventually(lambda: pair.airport.service.transfers.transfers())
+        running = (await pair.here(pair.airport)).pid
+        if not automation.start:
+            await transfers.start(running)
+        await pair.both(STARTED)
+        plane.preparing.clear()
+        await pair.request()
+
+        async def requested():
+            return (await pair.here(pair.airport)).pid != running
+
+        await eventually(requested)
+        slow = (await pair.here(pair.airport)).pid
+        if not automation.start:
+            starting = asyncio.create_task(transfers.start(slow))
+
+        async def preparing():
+            return plane.prepared[-1] == slow
+
+        await eventually(preparing)
+        await asyncio.wait_for(transfers.suspend(running), 1)
+        await asyncio.wait_for(pair.airport.service.end_agreement(pair.agreement, "enough"), 1)
+        assert plane.flowing == {}
+        plane.preparing.set()
+        if not automation.start:
+            with pytest.raises(Conflict):
+                await starting
+        await pair.both(TERMINATED)
+        assert plane.flowing == {}
 
 
 async def test_a_person_starts_it_and_starts_it_again():
