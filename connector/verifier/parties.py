@@ -97,9 +97,10 @@ def check_members(evidence: Evidence, space_key: bytes) -> tuple[Parties, Step]:
 
 
 def unsigned(evidence: Evidence, agreement: Agreement, parties: Parties) -> str:
-    """The party (its id) that is no member of the space and signed nothing; empty if both did.
+    """The party (its id) that no event here names and that signed nothing; empty if both did.
 
-    Nobody can see from the file that it agreed. A member must sign, and so must the exporter.
+    Nobody can see from the file that it agreed, nor that it is no member: an exporter may leave out
+    the events that name it. Whom the file names must sign, and so must the exporter.
     """
     signatures = {
         agreement.assigner: evidence.agreement.provider_signature,
@@ -132,7 +133,7 @@ def check_agreement(evidence: Evidence, parties: Parties) -> tuple[Agreement | N
     outsider = unsigned(evidence, agreement, parties)
     if outsider:
         check.title = "the party that exported this signed the agreement"
-        check.warn(f"{outsider} is no member of the space, and signed nothing")
+        check.warn(f"{outsider} is no member of the space by this file, and signed nothing")
     for side, did, signature in (
         ("provider", agreement.assigner, evidence.agreement.provider_signature),
         ("consumer", agreement.assignee, evidence.agreement.consumer_signature),

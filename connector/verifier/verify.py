@@ -121,8 +121,8 @@ def _assurance(
     outsider = unsigned(evidence, agreement, parties)
     if outsider:
         said.append(
-            f"ours signed, peer authenticated: {outsider} is no member of the space and signed "
-            f"nothing; that it agreed, and to what, is the word of {evidence.exporter}"
+            f"ours signed, peer authenticated: {outsider} is no member of the space by this "
+            f"file and signed nothing; that, and to what it agreed, is {evidence.exporter}'s word"
         )
     for book in books:
         cosigners = [

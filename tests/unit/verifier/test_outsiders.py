@@ -1,5 +1,5 @@
 """Evidence of dealings with one who is no member of the space: it signed nothing, and the verdict
-says what that is worth. A member's signature cannot be left out, by whatever trick."""
+says what that is worth: the exporter's word, also for that the other is no member."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ async def test_one_who_is_no_member_signs_nothing_and_the_verdict_says_so(monkey
     assert PROVIDER.did in found.assurance[0]
     agreed = found.steps[1]
     assert agreed.title == "the party that exported this signed the agreement"
-    assert agreed.warnings == (f"{OUTSIDER} is no member of the space, and signed nothing",)
+    assert agreed.warnings == (
+        f"{OUTSIDER} is no member of the space by this file, and signed nothing",
+    )
 
 
 async def test_a_member_s_signature_cannot_be_left_out(monkeypatch) -> None:
@@ -84,6 +86,9 @@ async def test_a_member_who_is_left_out_of_the_file_is_shown_as_no_member(monkey
     )
     found = verdict(hidden)
     assert found.assurance[0].startswith(f"ours signed, peer authenticated: {CONSUMER.did} is no")
+    assert found.assurance[0].endswith(
+        f"by this file and signed nothing; that, and to what it agreed, is {PROVIDER.did}'s word"
+    )
 
 
 async def test_a_foreign_signature_is_not_passed_over(monkeypatch) -> None:
