@@ -23,6 +23,13 @@ TOKEN = "management.token"  # noqa: S105  a file's name
 log = structlog.get_logger()
 
 
+def entry_of(address: str, token: str) -> Entry:
+    """Who may come in at the port ``address``."""
+    if config.is_loopback(address):
+        return Entry(token, LOOPBACK | {address.rpartition(":")[0]})  # 127.0.0.2, for one
+    return Entry(token)  # a name that the certificate does not have is refused by whoever calls
+
+
 @asynccontextmanager
 async def http_management(
     base: Base[config.Node] | Base[config.Directory], calls: OpenCalls, services: Services
@@ -37,10 +44,8 @@ async def http_management(
     wanted: list[tuple[str | Path, Entry, ServerTls | None]] = [(socket, Entry(), None)]
     if management.http:
         secret = KeyFolder((base.data / token).parent).secret(token.name)
-        if config.is_loopback(management.http):
-            wanted.append((management.http, Entry(secret, LOOPBACK), None))
-        else:  # a name that the certificate does not have is refused by whoever calls
-            wanted.append((management.http, Entry(secret), base.tls()))
+        tls = None if config.is_loopback(management.http) else base.tls()
+        wanted.append((management.http, entry_of(management.http, secret), tls))
     async with AsyncExitStack() as stack:
         for address, entry, tls in wanted:
             app = application(services, watch, entry, version=version())
