@@ -113,9 +113,13 @@ class Inbox:
             await self._end(post, f"peer:{code}", reason, quiet=False)
 
     async def abandon(self, post: Post, reason: str) -> None:
-        """A post that could not be delivered for too long, and all that waits behind it."""
+        """A post that could not be delivered for too long, and all that waits behind it. That an
+        agreement is in force, or has ended, the peer learns all the same: such a post is kept, and
+        is read again by the next run."""
         async with self._ledger.turn(post.channel):
             log.warning("a message could not be delivered", peer=post.peer, reason=reason)
+            if _is_of_an_agreement(messages.decode(post.body)):
+                return
             await self._end(post, "unreachable", reason, quiet=True)
 
     async def _end(self, post: Post, code: str, reason: str, *, quiet: bool) -> None:
@@ -283,6 +287,12 @@ def _names(party: Party, content: Message | ContractNegotiationError) -> tuple[s
     if party is Party.CONSUMER:
         return content.consumer_pid, content.provider_pid
     return content.provider_pid, content.consumer_pid
+
+
+def _is_of_an_agreement(content: Content) -> bool:
+    """Whether the two would differ on an agreement without it, and nothing else would tell."""
+    final = isinstance(content, Message) and content.type is MessageType.FINALIZED
+    return final or isinstance(content, AgreementNotice)
 
 
 def _refusal(channel: Channel, content: Content, error: ConnectorError) -> Draft:

@@ -175,7 +175,8 @@ class Negotiations:
         await self._inbox.refused(post, code, reason)
 
     async def abandon(self, post: Post, reason: str) -> None:
-        """It could not be delivered for too long: the process ends here."""
+        """It could not be delivered for too long: the process ends here. What concludes or ends an
+        agreement stays among the posts for the next run."""
         await self._inbox.abandon(post, reason)
 
     async def receive(

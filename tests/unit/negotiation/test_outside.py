@@ -10,9 +10,10 @@ import json
 import pytest
 
 from connector.errors import Conflict, InvalidInput, NotFound, RateLimited, Refused, Unavailable
-from connector.identity.statements import verify_document
+from connector.identity.statements import sign_document, verify_document
 from connector.model import fields
 from connector.model.negotiation import (
+    AgreementNotice,
     AgreementState,
     Channel,
     Message,
@@ -26,7 +27,7 @@ from connector.negotiation.agreements import restates
 from connector.negotiation.automation import Automation
 from connector.negotiation.ledger import MAX_OUTBOX
 from connector.negotiation.messages import offer_bytes
-from tests.negotiators import AIRPORT, OFFER, TOURISM, Node, record_of, terms
+from tests.negotiators import AIRPORT, OFFER, TOURISM, Node, key_of, record_of, terms
 
 STRANGER = "BPNL00000003CRHK"
 CALLBACK = "https://stranger.example/dsp"
@@ -347,6 +348,38 @@ async def test_a_peer_that_is_never_reached_holds_nothing():
     found = await bureau.service.negotiation(second.pid)
     assert (found.state, found.code) == (State.TERMINATED, "unreachable")
     assert await bureau.service.posts() == ()
+
+
+async def test_that_an_agreement_is_in_force_a_peer_learns_however_long_it_is_away():
+    airport = node(AIRPORT)
+    found = await airport.service.receive(AS_CONSUMER, request())
+    await taken(airport)
+    verification = Message(MessageType.VERIFICATION, "their-1", found.pid)
+    await airport.service.receive(AS_CONSUMER, verification)
+    (post,) = await airport.service.posts()
+    await airport.service.abandon(post, "no answer in ten minutes")
+    assert (await airport.only()).state is State.FINALIZED
+    await airport.restart()
+    assert await airport.service.posts() == (post,)
+    await taken(airport)
+    assert await airport.service.posts() == ()
+
+
+async def test_and_that_it_has_ended():
+    airport = Node(AIRPORT)
+    member = Channel(TOURISM, Party.PROVIDER)
+    found = await airport.service.receive(member, request())
+    (agreement,) = await taken(airport)
+    signature = sign_document(key_of(TOURISM), "agreement", agreement.agreement)
+    verification = Message(MessageType.VERIFICATION, "their-1", found.pid, signature=signature)
+    await airport.service.receive(member, verification)
+    await taken(airport)
+    await airport.service.end_agreement((await airport.only()).agreement_id, "over")
+    (post,) = await airport.service.posts()
+    await airport.service.abandon(post, "no answer in ten minutes")
+    await airport.restart()
+    assert [type(one) for one in await taken(airport)] == [AgreementNotice]
+    assert await airport.service.posts() == ()
 
 
 async def test_a_peer_that_gives_one_process_id_twice_loses_the_second():
