@@ -257,7 +257,10 @@ class Courier:
             raise _Later(f"the peer answers with {answer.status}", _wait(answer))
         if answer.status != 200:
             return False
-        process = _read(answer, content)
+        try:
+            process = _read(answer, content)
+        except InvalidInput:  # an answer that says nothing
+            return False
         ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
         return ours and process["state"] in REACHED[content.type]
 

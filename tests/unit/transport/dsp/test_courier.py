@@ -398,6 +398,7 @@ async def test_an_answer_that_was_lost() -> None:
         say(200, negotiation("OFFERED")),
         say(200, negotiation("TERMINATED")),
         say(200, negotiation("ACCEPTED", consumer="another")),
+        say(200, {"state": "ACCEPTED"}),
         say(404),
     ],
 )
