@@ -120,7 +120,12 @@ async def test_a_file_is_pulled_through_a_crash_and_a_suspension(tmp_path: Path)
         await consumer.decide("terminate", "TERMINATED")  # nothing moved: it does not count
         await consumer.request()
         assert (await consumer.get()).content == content
+        provider.kill()  # so that nobody hears of the end, and gives no receipt, before a restart
         await consumer.decide("complete", "COMPLETED")
+        found.members["consumer"].kill()
+        for name in ("provider", "consumer"):
+            found.members[name].start()
+            await found.until(name, lambda status: status.state == "ready")
         await consumer.request("TERMINATED")
         await check_the_log(held, len(content))
         assert provider.stop() == 0
