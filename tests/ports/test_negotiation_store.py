@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -425,3 +427,17 @@ async def test_a_consumers_transfers_that_are_over_wait_until_they_are_recorded(
     await store.commit(Change(channel=ours, transfers=(later,)))
     assert await store.transfer("t3") == later
     assert await pids() == ["t4"], "what is recorded stays so"
+
+
+async def test_transfers_of_an_earlier_version_are_still_to_be_recorded(tmp_path):
+    path = tmp_path / "negotiations.db"
+    with closing(SqliteNegotiationStore(path)) as store:
+        one = transfer("old", state=TransferState.COMPLETED)
+        await store.commit(Change(channel=CHANNEL, transfers=(one,)))
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.executescript(
+            "DROP INDEX transfers_unrecorded; ALTER TABLE transfers DROP COLUMN recorded;"
+            "PRAGMA user_version = 3"
+        )
+    with closing(SqliteNegotiationStore(path)) as store:
+        assert await store.unrecorded(limit=10) == (one,)
