@@ -20,6 +20,7 @@ from connector.model.negotiation import StoredAgreement
 from connector.model.participant import Membership, Participant
 from connector.model.receipt import Outcome, Quantity
 from connector.operations.consuming import Consumer
+from connector.ports.deliveries import Pulled
 from connector.ports.peers import ReceiptProof
 from tests.agreements import CONSUMERS, DOCUMENT, PURPOSE, SECRET
 from tests.logs import (
@@ -38,6 +39,7 @@ CONSUMER_KEY = test_key("the consumer's log")
 AGREEMENT = CONSUMERS.terms.id
 SQL = "SELECT city, count(*) FROM trips GROUP BY city"
 RESULT = b"an Arrow stream, or so they say"
+MOST = 1000
 PAGE = 2  # receipts that the provider shows at once
 
 
@@ -84,6 +86,7 @@ class Deliveries:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, int], ReceiptProof] = {}
         self.logs: dict[str, bytes] = {}
+        self.pulls: dict[str, Pulled] = {}
 
     async def trust(self, origin: str, note: bytes) -> None:
         self.logs[origin] = note
@@ -96,6 +99,20 @@ class Deliveries:
 
     async def of(self, scope: str) -> tuple[ReceiptProof, ...]:
         return tuple(proof for (kept, _), proof in sorted(self.kept.items()) if kept == scope)
+
+    async def pull_began(self, pid: str) -> None:
+        known = self.pulls.get(pid, Pulled(0, 0))
+        self.pulls[pid] = Pulled(known.moved, known.open + 1)
+
+    async def pull_ended(self, pid: str, moved: int) -> None:
+        known = self.pulls[pid]
+        self.pulls[pid] = Pulled(known.moved + moved, known.open - 1)
+
+    async def pulled(self, pid: str) -> Pulled | None:
+        return self.pulls.get(pid)
+
+    async def forget_pulled(self, pid: str) -> None:
+        self.pulls.pop(pid, None)
 
 
 class Provider:
@@ -143,7 +160,7 @@ class Provider:
         for part in self.answer:
             yield part
 
-    async def receipts(self, peer, agreement_id, first, tree_size):
+    async def receipts(self, peer, agreement_id, first, tree_size, *, use_id=""):
         self._require_up()
         tip = self.meter.checkpoint()
         size = tree_size or tip.size
@@ -154,8 +171,10 @@ class Provider:
                 tuple(self.meter.inclusion(recorded.index, size)),
                 b"",
             )
-            for recorded in self.meter.receipts(agreement_id, first, PAGE)
-            if recorded.index < size and recorded.receipt.number not in self.left_out
+            for recorded in self.meter.receipts(agreement_id, first, MOST if use_id else PAGE)
+            if recorded.index < size
+            and recorded.receipt.number not in self.left_out
+            and use_id in ("", getattr(recorded.receipt, "use_id", None))
         )
         return page, b"" if tree_size else tip.checkpoint
 

@@ -98,7 +98,16 @@ def _create_transfers(database: sqlite_utils.Database) -> None:
         database.execute(statement)
 
 
-_MIGRATIONS = (_create, _add_posts, _create_transfers)
+def _add_recorded(database: sqlite_utils.Database) -> None:
+    """A consumer's own record of how a transfer ended."""
+    for statement in (
+        "ALTER TABLE transfers ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX transfers_unrecorded ON transfers (party, state) WHERE NOT recorded",
+    ):
+        database.execute(statement)
+
+
+_MIGRATIONS = (_create, _add_posts, _create_transfers, _add_recorded)
 _FINAL = (State.FINALIZED.value, State.TERMINATED.value)
 _OVER = (TransferState.COMPLETED.value, TransferState.TERMINATED.value)
 
@@ -188,6 +197,21 @@ class SqliteNegotiationStore:
             (agreement_id, agreement_id, open_only, *_OVER, limit),
         )
         return tuple(_transfer(row) for row in rows)
+
+    async def unrecorded(self, *, limit: int) -> tuple[TransferProcess, ...]:
+        rows = await self._rows(
+            "SELECT * FROM transfers WHERE party = ? AND state IN (?, ?) AND NOT recorded"
+            " ORDER BY rowid LIMIT ?",
+            (Party.CONSUMER.value, *_OVER, limit),
+        )
+        return tuple(_transfer(row) for row in rows)
+
+    async def recorded(self, pid: str) -> None:
+        await self._sqlite.write(
+            lambda database: database.execute(
+                "UPDATE transfers SET recorded = 1 WHERE pid = ?", (pid,)
+            )
+        )
 
     async def counts(self, channel: Channel) -> Counts:
         return await self._sqlite.read(lambda database: _counts(database, channel))
@@ -452,6 +476,7 @@ def _transfer_row(value: TransferProcess) -> dict[str, Any]:
 
 def _transfer(row: dict[str, Any]) -> TransferProcess:
     left, address = row.pop("left_state"), row.pop("data_address")
+    del row["recorded"]  # the store's own
     return TransferProcess(
         **row
         | {

@@ -60,6 +60,7 @@ from connector.operations.peers import PeerCatalogues
 from connector.operations.publishing import Publisher
 from connector.operations.reporting import Reporting
 from connector.operations.services import Services
+from connector.operations.transferred import Transferred
 from connector.operations.witnessing import Witnessing
 from connector.transport.calls import OpenCalls
 from connector.transport.grpc.catalog import CatalogServicer
@@ -242,6 +243,15 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             clock=clock,
         )
         stack.push_async_callback(consumer.close)
+        transferred = Transferred(
+            negotiations=negotiations,
+            transfers=negotiations.transfers,
+            consumer=consumer,
+            pulls=reach.downloads(negotiations),
+            deliveries=deliveries,
+            meter=base.meter,
+            clock=clock,
+        )
         streams = ConsumerStreams(negotiations, channels, members)
         books = Books(
             ourselves=ourselves,
@@ -291,7 +301,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 transfers=negotiations.transfers,
                 catalogue=catalogue,
                 peers=PeerCatalogues(reach.peers, catalogue),
-                pulled=reach.downloads(negotiations),
+                pulled=transferred,
                 books=books,
                 reporting=reporting,
                 reporters=reporters,
@@ -319,6 +329,10 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             await member.started.wait()
             await reach.courier(negotiations).run()
 
+        async def record_transfers() -> None:
+            await member.started.wait()
+            await transferred.run()
+
         view.listen(cut)
         stack.push_async_callback(streams.close)
         stack.push_async_callback(negotiations.close)
@@ -345,6 +359,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 ),
                 ("take up", member.take_up),
                 ("posts", deliver),
+                ("transfers", record_transfers),
             )
         )
         await door.open_mutual_tls(settings.listen, lambda: member.tls)

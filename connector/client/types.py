@@ -223,7 +223,8 @@ class ReceiptProof:
 @dataclass(frozen=True, slots=True)
 class ReconcileLine:
     """``explained``: the two agree, or differ as they may, because a use that failed or was cut at
-    the provider need not have reached the consumer."""
+    the provider need not have reached the consumer, and what other programs of the consumer's
+    pulled its node did not count."""
 
     name: str
     provider: int

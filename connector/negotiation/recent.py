@@ -127,6 +127,12 @@ class RecentStore:
             agreement_id=agreement_id, open_only=open_only, limit=limit
         )
 
+    async def unrecorded(self, *, limit: int) -> tuple[TransferProcess, ...]:
+        return await self._store.unrecorded(limit=limit)
+
+    async def recorded(self, pid: str) -> None:
+        await self._store.recorded(pid)
+
     async def counts(self, channel: Channel) -> Counts:
         found = self._counts.get(channel)
         if found is None:

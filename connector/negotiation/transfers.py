@@ -175,6 +175,14 @@ class Transfers:
             agreement_id=agreement_id, open_only=open_only, limit=MAX_LISTED
         )
 
+    async def unrecorded(self) -> tuple[TransferProcess, ...]:
+        """As a consumer: those that are over and not ``recorded``, oldest first."""
+        return await self._store.unrecorded(limit=ALL)
+
+    async def recorded(self, pid: str) -> None:
+        """Our log has what it can have of how this one ended."""
+        await self._store.recorded(pid)
+
     # What a peer may do. The caller holds the channel's turn and saves the draft.
 
     async def answer(

@@ -28,7 +28,15 @@ from connector.metering.types import Recorded
 from connector.model import receipt as receipts
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
-from connector.model.receipt import ActReceipt, Outcome, Quantity, Receipt, RecordReceipt
+from connector.model.receipt import (
+    ActReceipt,
+    DeliveryReceipt,
+    Outcome,
+    Quantity,
+    Receipt,
+    RecordReceipt,
+    UseReceipt,
+)
 from connector.negotiation.service import Negotiations
 from connector.operations.witnessing import Witnessing
 from connector.ports.deliveries import DeliveryStore
@@ -58,7 +66,10 @@ COMPARED = (
     ),
 )
 
+_BYTES = Quantity.BYTES_RETURNED.name.lower()
+
 REPORTED = "reported"  # uses that other systems of the provider served: its word alone
+UNCOUNTED = "bytes_not_counted"  # pulled by a program that the consumer's node does not count for
 CUT = (Outcome.FAILED.name.lower(), Outcome.INTERRUPTED.name.lower())
 
 
@@ -73,9 +84,10 @@ class Line:
     @property
     def explained(self) -> bool:
         """The two agree, or differ as they may: a use that failed or was cut at the provider need
-        not have reached the consumer, and of reported ones it is given no receipt."""
+        not have reached the consumer, of reported ones it is given no receipt, and what other
+        programs of the consumer's pulled its node did not count."""
         return self.provider == self.consumer or (
-            self.name in (*CUT, REPORTED) and self.provider > self.consumer
+            self.name in (*CUT, REPORTED, UNCOUNTED) and self.provider > self.consumer
         )
 
 
@@ -152,9 +164,11 @@ class Books:
             raise Conflict("the peer is from outside the space: it keeps no receipts to compare")
         theirs = [receipts.decode(e.leaf) for e in (await self._theirs(agreement)).entries]
         own = await asyncio.to_thread(scope_receipts, self._meter, agreement_id)
-        provider, consumer = map(
-            _counted, (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
-        )
+        sides = (own, theirs) if agreement.party is Party.PROVIDER else (theirs, own)
+        provider, consumer = map(_counted, sides)
+        if unknown := _uncounted(*sides):
+            provider[_BYTES] -= unknown
+            provider[UNCOUNTED] = unknown
         names = (*COMPARED, *sorted((provider.keys() | consumer.keys()) - set(COMPARED)))
         return tuple(Line(name, provider[name], consumer[name]) for name in names)
 
@@ -254,6 +268,22 @@ def _counted(found: Sequence[Receipt]) -> Counter[str]:
         elif not isinstance(receipt, ActReceipt) and receipt.outcome is Outcome.REFUSED:
             counted.update({f"refused: {reason.term}" for reason in receipt.reasons})
     return counted
+
+
+def _uncounted(uses: Sequence[Receipt], deliveries: Sequence[Receipt]) -> int:
+    """Bytes of the uses of which the consumer's record gives no count of bytes."""
+    silent = {
+        receipt.use_id
+        for receipt in deliveries
+        if isinstance(receipt, DeliveryReceipt)
+        and receipt.outcome is Outcome.ALLOWED
+        and Quantity.BYTES_RETURNED not in receipt.quantities
+    }
+    return sum(
+        receipt.quantities.get(Quantity.BYTES_RETURNED, 0)
+        for receipt in uses
+        if isinstance(receipt, UseReceipt) and receipt.use_id in silent
+    )
 
 
 def _require_next(receipt: Receipt, scope: str, number: int) -> None:

@@ -7,8 +7,10 @@ What a provider sends is checked before its result is passed on, in this order:
 3. the leaf is the receipt of this very use: agreement, parties, use id, purpose, request digest;
 4. at the end, the result's digest is the one in the receipt.
 
-Then our own log records what reached us. Apart from the use, the provider's log is watched: each
-new checkpoint must be consistent with the last one that we saw, and is cosigned if it is.
+Then our own log records what reached us. Where the data took another way (a transfer), the receipt
+is asked for when the use is over, and goes through steps 1 to 3. Apart from the use, the provider's
+log is watched: each new checkpoint must be consistent with the last one that we saw, and is
+cosigned if it is.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import structlog
@@ -114,6 +116,31 @@ class Consumer:
                 await asyncio.shield(self._record(use, received))
         self._watch.saw(provider, use.proof.checkpoint)
 
+    async def record(
+        self, agreement_id: str, purpose: str, request: str, use_id: str, moved: int | None
+    ) -> VerifiedUse | None:
+        """Of a use that is over and whose data took another way: ask for its receipt, and enter
+        our own record. ``moved``: bytes that reached this node; None where it cannot say, and then
+        the record does not either. Again is the same as once.
+
+        None: the provider has no receipt of it, or not yet. Raises what the provider answers with,
+        ``VerificationFailed`` when it lies, ``NotFound``, and as ``Meter.record`` does.
+        """
+        agreement = await self._agreement(agreement_id)
+        provider = self._lookup(agreement.peer)
+        self._watch.require_trusted(provider.did)
+        page, note = await self._providers.receipts(provider.did, agreement_id, 1, 0, use_id=use_id)
+        if not page:
+            return None
+        use = _verify(replace(page[0], checkpoint=note), agreement, provider, self._ourselves.did)
+        _match(use.receipt, agreement, purpose, request, use_id)
+        counted = {Quantity.CALLS: 1} if use.receipt.outcome is Outcome.ALLOWED else {}
+        if moved or (counted and moved is not None):
+            counted[Quantity.BYTES_RETURNED] = moved
+        await self._enter(use, b"", counted)
+        self._watch.saw(provider, note)
+        return use
+
     async def close(self) -> None:
         await self._watch.close()
 
@@ -127,9 +154,20 @@ class Consumer:
         return found
 
     async def _record(self, use: VerifiedUse, received: _Received) -> None:
+        counted = {
+            Quantity.CALLS: 1,
+            Quantity.ROWS_RETURNED: received.rows(),
+            Quantity.BYTES_RETURNED: received.size,
+        }
+        allowed = use.receipt.outcome is Outcome.ALLOWED
+        await self._enter(use, received.digest, counted if allowed else {})
+
+    async def _enter(
+        self, use: VerifiedUse, digest: bytes, quantities: Mapping[Quantity, int]
+    ) -> None:
         """Keep the provider's proof, then enter our own record in our own log."""
         await self._deliveries.keep(use.receipt.scope, use.receipt.number, use.proof)
-        await self._meter.record([_delivery(use, received)])
+        await self._meter.record([_delivery(use, digest, quantities)])
 
 
 class _Received:
@@ -215,7 +253,7 @@ def _match(
         raise VerificationFailed("the receipt is under other terms than those we signed")
 
 
-def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
+def _delivery(use: VerifiedUse, digest: bytes, quantities: Mapping[Quantity, int]) -> DeliveryDraft:
     return DeliveryDraft(
         scope=use.receipt.scope,
         use_id=use.receipt.use_id,
@@ -226,13 +264,7 @@ def _delivery(use: VerifiedUse, received: _Received) -> DeliveryDraft:
         leaf_hash=use.leaf_hash,
         leaf_index=use.proof.index,
         tree_size=use.checkpoint.size,
-        result_digest=received.digest,
-        quantities={
-            Quantity.CALLS: 1,
-            Quantity.ROWS_RETURNED: received.rows(),
-            Quantity.BYTES_RETURNED: received.size,
-        }
-        if use.receipt.outcome is Outcome.ALLOWED
-        else {},
+        result_digest=digest,
+        quantities=quantities,
         reasons=use.receipt.reasons,
     )

@@ -6,9 +6,19 @@ belong to the providers' logs, and a provider may not be there when an auditor a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from connector.ports.peers import ReceiptProof
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What this node pulled of one transfer: ``moved`` bytes in pulls that are over, ``open`` ones
+    that are not, or were not when the node crashed."""
+
+    moved: int
+    open: int
 
 
 class DeliveryStore(Protocol):
@@ -28,3 +38,17 @@ class DeliveryStore(Protocol):
         ...
 
     async def trusted(self, origin: str) -> bytes | None: ...
+
+    async def pull_began(self, pid: str) -> None:
+        """One more pull of the transfer ``pid`` (our process id); durable on return."""
+        ...
+
+    async def pull_ended(self, pid: str, moved: int) -> None:
+        """A pull that began is over, after ``moved`` bytes; durable on return."""
+        ...
+
+    async def pulled(self, pid: str) -> Pulled | None:
+        """None: this node pulled nothing of it."""
+        ...
+
+    async def forget_pulled(self, pid: str) -> None: ...

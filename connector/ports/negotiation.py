@@ -138,6 +138,14 @@ class NegotiationStore(Protocol):
         """Newest first; ``agreement_id``: only under it; ``open_only``: that are not over."""
         ...
 
+    async def unrecorded(self, *, limit: int) -> tuple[TransferProcess, ...]:
+        """Transfers whose consumer we are, that are over and not ``recorded``; oldest first."""
+        ...
+
+    async def recorded(self, pid: str) -> None:
+        """The log has what it can have of how this transfer ended."""
+        ...
+
     async def counts(self, channel: Channel) -> Counts: ...
 
     async def outbox(self, channel: Channel, after: int, limit: int) -> tuple[Letter, ...]:

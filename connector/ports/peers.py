@@ -67,10 +67,11 @@ class ProviderPeer(Protocol):
         ...
 
     async def receipts(
-        self, peer: str, agreement_id: str, first: int, tree_size: int
+        self, peer: str, agreement_id: str, first: int, tree_size: int, *, use_id: str = ""
     ) -> tuple[tuple[ReceiptProof, ...], bytes]:
         """A page of the receipts of our agreement, from number ``first``, and the checkpoint that
-        they are under: the newest if ``tree_size`` is 0; else none, as the caller has it."""
+        they are under: the newest if ``tree_size`` is 0; else none, as the caller has it.
+        ``use_id``: only the receipt of that use, if there is one."""
         ...
 
     async def consistency(self, peer: str, old_size: int, new_size: int) -> tuple[bytes, ...]: ...

@@ -2,8 +2,14 @@
 
 A contradiction (another leaf, outcome or result) fails the step. A use that only one side holds,
 or a result that arrived in part, is a warning: connections break, and the parties then have
-something to talk about. Reported records are no part of this: nobody gives the consumer a receipt
-of them, and so its log has nothing that could be compared.
+something to talk about.
+
+A transfer has no digest, as it left in parts: fewer bytes may have arrived than were sent, which is
+a warning, and not more. The consumer's record need not say how many, for programs of its own may
+have pulled the data without its node.
+
+Reported records are no part of this: nobody gives the consumer a receipt of them, and so its log
+has nothing that could be compared.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ def check_sides(books: Sequence[Book]) -> Step:
     provider, consumer = by_side["provider"], by_side["consumer"]
     uses = {leaf.hash: (leaf, use) for leaf, use in uses_of(provider)}
     delivered: set[bytes] = set()
+    uncounted = 0
     for leaf, receipt in consumer.believed():
         if not isinstance(receipt, DeliveryReceipt):
             continue
@@ -39,6 +46,7 @@ def check_sides(books: Sequence[Book]) -> Step:
             check.warn(f"{name}: receipt {found[0].number} of the provider's log once more")
         delivered.add(receipt.leaf_hash)
         _compare(check, name, receipt, *found)
+        uncounted += _is_uncounted(receipt, found[1])
     for leaf, use in uses.values():
         if use.outcome is Outcome.ALLOWED and leaf.hash not in delivered:
             check.warn(f"{provider.named(leaf.number)}: allowed, but the consumer recorded nothing")
@@ -46,6 +54,8 @@ def check_sides(books: Sequence[Book]) -> Step:
     compared = f"{len(delivered)} of {len(uses)} uses are in both logs"
     if records := records_of(provider):
         compared += f"; {len(records)} reported records are in the provider's alone"
+    if uncounted:
+        compared += f"; bytes of {uncounted} transfers are the provider's word alone"
     return check.done(compared)
 
 
@@ -71,13 +81,29 @@ def _compare(
         check.fail(f"{where}: other reasons")
     sent = use.quantities.get(Quantity.BYTES_RETURNED, 0)
     received = delivery.quantities.get(Quantity.BYTES_RETURNED, 0)
-    if delivery.result_digest == use.result_digest:
+    if _is_uncounted(delivery, use):
+        return
+    if not (delivery.result_digest or use.result_digest):
+        if received < sent:
+            check.warn(f"{where}: {received} of {sent} bytes arrived")
+        elif received > sent:
+            check.fail(f"{where}: {sent} bytes sent, and {received} arrived")
+    elif delivery.result_digest == use.result_digest:
         if sent != received:
             check.fail(f"{where}: one result, {sent} bytes to one and {received} to the other")
     elif received < sent:
         check.warn(f"{where}: {received} of {sent} bytes arrived")
     else:
         check.fail(f"{where}: another result")
+
+
+def _is_uncounted(delivery: DeliveryReceipt, use: UseReceipt) -> bool:
+    """Whether bytes left in parts, and the consumer's record does not say how many arrived."""
+    return (
+        not (delivery.result_digest or use.result_digest)
+        and use.quantities.get(Quantity.BYTES_RETURNED, 0) > 0
+        and Quantity.BYTES_RETURNED not in delivery.quantities
+    )
 
 
 def _compare_ends(check: Check, provider: Book, consumer: Book) -> None:

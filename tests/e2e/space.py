@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from connector.client import DirectoryNode, Node, Result, connect, connect_directory
+from connector.client.types import Reconciliation
 from connector.errors import ConnectorError
 
 CONNECTOR = [sys.executable, "-m", "connector.cli"]
@@ -327,3 +328,11 @@ def offer_terms(**constraints: Any) -> Mapping[str, Any]:
             {"leftOperand": "dateTime", "operator": "lt", "rightOperand": constraints["until"]}
         )
     return {"permission": [{"action": "use", "constraint": rows}]}
+
+
+async def agreed(node: Node, agreement: str) -> Reconciliation:
+    """Both sides' counts, once they agree: the consumer's record of a transfer comes after it."""
+    async with asyncio.timeout(START_S):
+        while not (found := await node.reconcile(agreement)).agree:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connector.errors import ConnectorError
-from tests.e2e.space import START_S, Space, connector, free_ports, space
+from tests.e2e.space import START_S, Space, agreed, connector, free_ports, space
 
 pytestmark = pytest.mark.e2e
 
@@ -87,6 +87,12 @@ async def test_catalogue_agreement_and_data_over_https(tmp_path: Path) -> None:
                 await node.pull_to(transfer.pid, tmp_path / "again.csv")
             await node.end_agreement(agreement, reason="done with it")
         await until_over(found, "airport")
+        for name in ("airport", "bureau"):
+            async with found.node(name) as node:
+                lines = {line.name: line for line in (await agreed(node, agreement)).lines}
+            counted = lines["bytes_returned"]
+            assert counted.provider == counted.consumer == source.stat().st_size
+            assert "bytes_not_counted" not in lines
 
 
 async def test_messages_wait_for_a_node_that_is_away_and_outlive_their_sender(

@@ -11,7 +11,7 @@ import pytest
 from connector.client.types import DataAddress, Transfer
 from connector.model.participant import unb64url
 from connector.verifier.verify import verify_file
-from tests.e2e.space import START_S, Contract, free_ports, people, space
+from tests.e2e.space import START_S, Contract, agreed, free_ports, people, space
 
 pytestmark = pytest.mark.e2e
 
@@ -120,7 +120,12 @@ async def test_a_file_is_pulled_through_a_crash_and_a_suspension(tmp_path: Path)
         await consumer.decide("terminate", "TERMINATED")  # nothing moved: it does not count
         await consumer.request()
         assert (await consumer.get()).content == content
+        provider.kill()  # so that nobody hears of the end, and gives no receipt, before a restart
         await consumer.decide("complete", "COMPLETED")
+        found.members["consumer"].kill()
+        for name in ("provider", "consumer"):
+            found.members[name].start()
+            await found.until(name, lambda status: status.state == "ready")
         await consumer.request("TERMINATED")
         await check_the_log(held, len(content))
         assert provider.stop() == 0
@@ -135,10 +140,29 @@ async def check_the_log(held: Contract, size: int) -> None:
     assert size + 7 <= moved <= size + 7 + 300, "the rest is of the answers while it was suspended"
     assert uses[2].quantities["bytes_returned"] == size
     assert [reason.term for reason in uses[3].reasons] == ["count"]
+    await check_both_sides(held, moved + size)
     for name in ("provider", "consumer"):
         async with held.space.node(name) as node:
             evidence = await node.export_evidence(held.agreement, disclose_secret=True)
             key = (await node.status()).space_key
         verdict = verify_file(evidence, unb64url(key, 32))
         assert verdict.valid, verdict.as_json()
-        assert verdict.totals["provider"]["allowed"] == 2
+        assert {side: sums["allowed"] for side, sums in verdict.totals.items()} == {
+            "provider": 2,
+            "consumer": 2,
+        }
+        (sides,) = [step for step in verdict.steps if step.number == 13]
+        assert not sides.warnings, verdict.as_json()
+        assert sides.detail.startswith("4 of 4 uses are in both logs; bytes of 2 transfers")
+
+
+async def check_both_sides(held: Contract, moved: int) -> None:
+    """The consumer's node recorded each transfer, and says nothing of bytes: others pulled them."""
+    for name in ("consumer", "provider"):
+        async with held.space.node(name) as node:
+            found = await agreed(node, held.agreement)
+        lines = {line.name: (line.provider, line.consumer) for line in found.lines}
+        assert lines["allowed"] == lines["calls"] == (2, 2)
+        assert lines["refused"] == lines["refused: count"] == lines["interrupted"] == (1, 1)
+        assert lines["bytes_returned"] == (0, 0)
+        assert lines["bytes_not_counted"] == (moved, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -401,3 +403,41 @@ async def test_old_transfers_that_are_over_are_forgotten(kept, monkeypatch):
     kept.reopen()
     listed = await kept.store.transfers(limit=10)
     assert [one.pid for one in listed] == ["new", "t3", "t2", "other"]
+
+
+async def test_a_consumers_transfers_that_are_over_wait_until_they_are_recorded(kept):
+    store, ours, theirs = kept.store, CHANNEL, OTHERS[0]
+    for number, state in enumerate(TransferState):
+        one = transfer(f"t{number}", ours, state=state)
+        await store.commit(Change(channel=ours, transfers=(one,)))
+        one = transfer(f"p{number}", theirs, state=state)
+        await store.commit(Change(channel=theirs, transfers=(one,)))
+
+    async def pids(limit=10):
+        return [one.pid for one in await store.unrecorded(limit=limit)]
+
+    assert await pids() == ["t3", "t4"]
+    assert await pids(limit=1) == ["t3"]
+    await store.recorded("t3")
+    await store.recorded("t9")
+    kept.reopen()
+    store = kept.store
+    assert await pids() == ["t4"]
+    later = transfer("t3", ours, state=TransferState.TERMINATED, revision=2)
+    await store.commit(Change(channel=ours, transfers=(later,)))
+    assert await store.transfer("t3") == later
+    assert await pids() == ["t4"], "what is recorded stays so"
+
+
+async def test_transfers_of_an_earlier_version_are_still_to_be_recorded(tmp_path):
+    path = tmp_path / "negotiations.db"
+    with closing(SqliteNegotiationStore(path)) as store:
+        one = transfer("old", state=TransferState.COMPLETED)
+        await store.commit(Change(channel=CHANNEL, transfers=(one,)))
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.executescript(
+            "DROP INDEX transfers_unrecorded; ALTER TABLE transfers DROP COLUMN recorded;"
+            "PRAGMA user_version = 3"
+        )
+    with closing(SqliteNegotiationStore(path)) as store:
+        assert await store.unrecorded(limit=10) == (one,)

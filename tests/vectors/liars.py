@@ -291,6 +291,32 @@ def delivers_a_part() -> Evidence:
     return delivered(quantities={Quantity.BYTES_RETURNED: 1_000}, result_digest=b"\x07" * 32)
 
 
+def transferred(sent: int, quantities: dict[Quantity, int]) -> Evidence:
+    """Data that left in parts has no digest."""
+    provider = begun()
+    provider.use(
+        "use-1",
+        result_digest=b"",
+        quantities={Quantity.CALLS: 1, Quantity.BYTES_RETURNED: sent},
+    )
+    consumer = Log(CONSUMER, provider.document)
+    consumer.conclude()
+    consumer.deliver(provider, 2, result_digest=b"", quantities=quantities)
+    return both(provider, consumer)
+
+
+def transfers_a_part() -> Evidence:
+    return transferred(2_048, {Quantity.CALLS: 1, Quantity.BYTES_RETURNED: 2_000})
+
+
+def transfers_less_than_arrives() -> Evidence:
+    return transferred(2_048, {Quantity.CALLS: 1, Quantity.BYTES_RETURNED: 2_049})
+
+
+def transfers_past_the_consumers_node() -> Evidence:
+    return transferred(2_048, {Quantity.CALLS: 1})
+
+
 def delivers_of_another_log() -> Evidence:
     return delivered(origin=STRANGER.origin)
 
@@ -468,6 +494,9 @@ CASES = (
     Case(delivers_from_another_place, (13,), "at another place in the log"),
     Case(delivers_other_bytes, (13,), "1024 bytes to one and 1000 to the other"),
     Case(delivers_a_part, (), "1000 of 1024 bytes arrived"),
+    Case(transfers_a_part, (), "2000 of 2048 bytes arrived"),
+    Case(transfers_less_than_arrives, (13,), "2048 bytes sent, and 2049 arrived"),
+    Case(transfers_past_the_consumers_node, (), "bytes of 1 transfers are the provider's word"),
     Case(delivers_of_another_log, (7,), f"{_CONSUMER_2}: of another log than the provider's"),
     Case(delivers_nothing, (), "allowed, but the consumer recorded nothing"),
     Case(delivers_once_more, (), "receipt 2 of the provider's log once more"),

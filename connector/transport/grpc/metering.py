@@ -6,6 +6,7 @@ from connector._pb.dataspace.metering.v1 import metering_pb2 as pb
 from connector._pb.dataspace.metering.v1 import metering_pb2_grpc as rpc
 from connector.errors import NotFound
 from connector.metering.meter import Meter
+from connector.metering.types import Recorded
 from connector.metering.witness import CheckpointRequest, Witness
 from connector.ports.negotiation import NegotiationStore
 from connector.tlog.checkpoint import parse_checkpoint
@@ -30,9 +31,7 @@ class MeteringServicer(rpc.MeteringServiceServicer):
             raise NotFound("there is no such agreement with the caller")
         note, size = self._checkpoint(request.agreement_id)
         size = request.tree_size or size
-        found = self._meter.receipts(
-            request.agreement_id, request.first or 1, min(request.page_size or PAGE, MAX_PAGE)
-        )
+        found = self._found(request)
         return pb.ListReceiptsResponse(
             receipts=[
                 pb.ReceiptProof(
@@ -44,6 +43,15 @@ class MeteringServicer(rpc.MeteringServiceServicer):
                 if recorded.index < size
             ],
             checkpoint=b"" if request.tree_size else note,
+        )
+
+    def _found(self, request: pb.ListReceiptsRequest) -> list[Recorded]:
+        first = request.first or 1
+        if request.use_id:
+            one = self._meter.find(request.agreement_id, request.use_id)
+            return [one] if one is not None and one.receipt.number >= first else []
+        return self._meter.receipts(
+            request.agreement_id, first, min(request.page_size or PAGE, MAX_PAGE)
         )
 
     def _checkpoint(self, scope: str) -> tuple[bytes, int]:

@@ -110,11 +110,15 @@ class GrpcProviders:
                     raise PeerFault("the provider sent an empty answer")
 
     async def receipts(
-        self, peer: str, agreement_id: str, first: int, tree_size: int
+        self, peer: str, agreement_id: str, first: int, tree_size: int, *, use_id: str = ""
     ) -> tuple[tuple[ReceiptProof, ...], bytes]:
         channel = self._peer(peer)
         request = metering_pb2.ListReceiptsRequest(
-            agreement_id=agreement_id, first=first, page_size=RECEIPTS_PAGE, tree_size=tree_size
+            agreement_id=agreement_id,
+            first=first,
+            page_size=RECEIPTS_PAGE,
+            tree_size=tree_size,
+            use_id=use_id,
         )
         answer = await channel.ask(self._metering(channel).ListReceipts, request)
         return tuple(proof_value(proof) for proof in answer.receipts), answer.checkpoint

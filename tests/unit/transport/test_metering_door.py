@@ -58,6 +58,23 @@ async def test_pages_stand_under_one_checkpoint(door) -> None:
     assert leaves == [meter.log.leaf(index) for index in range(5)], "and none of later ones"
 
 
+async def test_the_receipt_of_one_use(door) -> None:
+    servicer, meter = door
+    page = await servicer.ListReceipts(listing(use_id="u3"), None)
+    checkpoint = verify_checkpoint(page.checkpoint, ORIGIN, [PUBLIC])
+    (proof,) = page.receipts
+    assert proof.leaf == meter.log.leaf(3)
+    merkle.verify_inclusion(
+        merkle.leaf_hash(proof.leaf),
+        proof.index,
+        checkpoint.size,
+        proof.inclusion,
+        checkpoint.root,
+    )
+    for none in (listing(use_id="u9"), listing(use_id="x"), listing(use_id="u3", first=5)):
+        assert not (await servicer.ListReceipts(none, None)).receipts
+
+
 @pytest.mark.parametrize(
     ("who", "agreement"),
     [(STRANGER, SCOPE), (RECORDS[PROVIDER], SCOPE), (RECORDS[CONSUMER], "urn:uuid:another")],

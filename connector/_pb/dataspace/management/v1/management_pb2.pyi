@@ -1877,7 +1877,7 @@ class ReconcileLine(_message.Message):
     """By the consumer's own records."""
     explained: _builtins.bool
     """They agree, or differ as they may: a use that failed or was cut at the provider need not have
-    reached the consumer.
+    reached the consumer, and what another program of the consumer's pulled its node did not count.
     """
     def __init__(
         self,

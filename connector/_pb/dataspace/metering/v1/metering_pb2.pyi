@@ -143,6 +143,7 @@ class ListReceiptsRequest(_message.Message):
     FIRST_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     TREE_SIZE_FIELD_NUMBER: _builtins.int
+    USE_ID_FIELD_NUMBER: _builtins.int
     agreement_id: _builtins.str
     """The agreement's id."""
     first: _builtins.int
@@ -153,6 +154,8 @@ class ListReceiptsRequest(_message.Message):
     """Prove under the tree of this size, whose checkpoint the caller has from the page before; 0
     means the newest.
     """
+    use_id: _builtins.str
+    """Only the receipt of this use, if there is one; empty means all."""
     def __init__(
         self,
         *,
@@ -160,10 +163,11 @@ class ListReceiptsRequest(_message.Message):
         first: _builtins.int = ...,
         page_size: _builtins.int = ...,
         tree_size: _builtins.int = ...,
+        use_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "first", b"first", "page_size", b"page_size", "tree_size", b"tree_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_id", b"agreement_id", "first", b"first", "page_size", b"page_size", "tree_size", b"tree_size", "use_id", b"use_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
