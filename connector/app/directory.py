@@ -29,7 +29,7 @@ from connector.adapters.directory_store import SqliteDirectoryStore
 from connector.app import logs
 from connector.app.base import Base, open_base, witness_checks
 from connector.app.management import http_management
-from connector.app.process import only_process, until_stopped, version
+from connector.app.process import allow_files, only_process, until_stopped, version
 from connector.directory.authority import Authority
 from connector.directory.service import DirectoryServices, open_directory
 from connector.errors import InternalError, NotFound
@@ -69,6 +69,7 @@ def run(data: Path) -> None:
     """Serve the directory in the folder ``data`` until SIGTERM or SIGINT."""
     settings = config.load_directory(data)
     logs.configure(settings.log_level, settings.did)
+    allow_files()
     with only_process(data):
         asyncio.run(_serve(data, settings))
 

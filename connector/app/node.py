@@ -24,7 +24,7 @@ from connector.app.base import Base, open_base, witness_checks
 from connector.app.enrolment import join
 from connector.app.management import http_management
 from connector.app.member import Member, open_member
-from connector.app.process import only_process, until_stopped, version
+from connector.app.process import allow_files, only_process, until_stopped, version
 from connector.errors import Conflict, ConnectorError, Unauthenticated, Unavailable
 from connector.identity.certificates import read_chain
 from connector.identity.invitations import Space
@@ -54,6 +54,7 @@ def run(data: Path) -> None:
     """Serve the node in the folder ``data`` until SIGTERM or SIGINT."""
     settings = config.load_node(data)
     logs.configure(settings.log_level, settings.did)
+    allow_files()
     with only_process(data):
         asyncio.run(_serve(data, settings))
 

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from connector.errors import Conflict, ConnectorError
 
 log = structlog.get_logger()
 
+OPEN_FILES = 65_536  # that a node wants to be allowed
 AGAIN_S = 1.0  # seconds before failed background work is begun again
 
 
@@ -40,6 +42,15 @@ def only_process(data: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def allow_files() -> None:
+    """As many open files as the system lets us have: each connection is one, and what shells
+    allow by default (1,024) is for programs that have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def until_stopped() -> None:

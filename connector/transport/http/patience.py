@@ -1,4 +1,5 @@
-"""How long a connection may take to ask: places are few, and silence is cheap for who sends it.
+"""How long a connection may take to ask, and to take its answer: places are few, and silence is
+cheap for who sends it.
 
 It also shows each request the connection that it came by, for answers that must be cut at once.
 """
@@ -12,16 +13,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 TRANSPORT = "tds.transport"  # the key in a request's scope: its ``asyncio.Transport``
 REQUEST_S = 10.0  # seconds from the connection, or a request's first byte, to the end of its head
+STALL_S = 60.0  # seconds in which what waits to be sent must be taken
+_BOTH = {b"content-length", b"transfer-encoding"}
 
 
 class Patient(H11Protocol):
-    """uvicorn's protocol, which itself waits for a request's head for ever.
+    """uvicorn's protocol, which itself waits for ever: for a request's head, and for a reader.
 
     Idle connections between two requests are uvicorn's (``timeout_keep_alive``); bodies are the
     business of whoever reads them.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +36,9 @@ class Patient(H11Protocol):
         if self.cycle is not None:
             scope = cast("dict[str, Any]", self.cycle.scope)
             scope[TRANSPORT] = self.transport
+            if {name for name, _ in self.cycle.scope["headers"]} >= _BOTH:
+                # RFC 9112, section 6.3: who stands between may have read another body than we do.
+                self.cycle.keep_alive = False
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -40,9 +47,34 @@ class Patient(H11Protocol):
         else:
             self._forget()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._hurry()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None and not self.transport.is_closing():
+            self._stall.cancel()
+            self._stall = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._hurry()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._hurry()  # it is closed once all is taken
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
         super().connection_lost(exc)
+        if self._stall is not None:
+            self._stall.cancel()
+
+    def _hurry(self) -> None:
+        if self._stall is None:
+            self._stall = self.loop.call_later(STALL_S, self.transport.abort)
 
     def _expect(self) -> None:
         if self._deadline is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,14 @@ from starlette.routing import Route
 
 from connector.errors import ConnectorError, Unavailable
 from connector.transport.http import errors, tiles, witness
+from connector.transport.http.accepting import accept
 from connector.transport.http.patience import Patient
 from connector.transport.http.tiles import LogFiles
 from connector.transport.http.tls import ServerTls
 from connector.transport.http.witness import WitnessDoor
 
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 256  # at one door, those in their handshake among them
+WAITING = 1024  # connections that the system keeps until they are taken
 CLOSE_S = 5  # seconds that answers which are on their way get when the door closes
 
 
@@ -112,7 +114,6 @@ class HttpDoor:
             lifespan="off",
             timeout_keep_alive=5,
             timeout_graceful_shutdown=CLOSE_S,
-            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=16_384,
         )
         config.load()
@@ -144,13 +145,14 @@ def _listen(address: str | Path) -> socket.socket:
     """Raises ``OSError``."""
     if isinstance(address, str):
         host, _, port = address.rpartition(":")
-        return socket.create_server((host.strip("[]"), int(port)))
+        return socket.create_server((host.strip("[]"), int(port)), backlog=WAITING)
     address.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     address.unlink(missing_ok=True)  # the data folder's lock says that nobody listens there
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)  # the socket is never there with other rights
     try:
         listener.bind(str(address))
+        listener.listen(WAITING)
     except OSError:
         listener.close()
         raise
@@ -160,7 +162,30 @@ def _listen(address: str | Path) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has one owner of signals."""
+    """uvicorn without its own signal handlers, for the process has one owner of signals, and
+    without asyncio's way of taking connections (``accepting``)."""
+
+    _accepting: Sequence[asyncio.Task[None]] = ()
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.servers: list[asyncio.Server] = []
+        self._accepting = [
+            asyncio.create_task(accept(each, self._protocol, self.config.ssl, self._is_full))
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Patient:
+        return Patient(self.config, self.server_state, app_state={})
+
+    def _is_full(self, opening: int) -> bool:
+        return opening + len(self.server_state.connections) >= MAX_CONNECTIONS

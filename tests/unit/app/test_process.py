@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 import structlog
 
 from connector.app import process
-from connector.app.process import background, only_process, until_stopped
+from connector.app.process import (
+    OPEN_FILES,
+    allow_files,
+    background,
+    only_process,
+    until_stopped,
+)
 from connector.errors import Conflict, Unavailable
 from connector.transport.calls import bind_correlation, correlation_id
 
@@ -79,3 +86,14 @@ async def test_background_work_is_not_part_of_the_call_that_began_it() -> None:
         await done.wait()
     assert found[0] != "theenrolcall"
     assert found[1] == {}
+
+
+def test_a_node_may_open_as_many_files_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        allow_files()
+        now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert now == (OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,21 @@ async def test_a_refresh(client, provider, where: str) -> None:
 async def test_what_is_no_refresh(client, token: str, query: str, body: bytes, kind: str) -> None:
     headers = {"Content-Type": kind} if kind else {}
     got = await client.post(f"{URL}/token?{query}", content=body, headers=headers)
-    assert got.status_code == 400
+    assert got.status_code == (413 if len(body) > 4096 else 400)
     assert set(got.json()) == {"error"}
+
+
+async def test_a_refresh_that_does_not_come_is_not_waited_for(
+    client, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"grant_type="
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("connector.transport.http.body.BODY_S", 0.1)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    got = await client.post(f"{URL}/token", content=slow(), headers=headers)
+    assert (got.status_code, got.headers["connection"]) == (408, "close")
 
 
 async def test_other_methods(client, token: str) -> None:

@@ -42,8 +42,9 @@ from connector.errors import (
 from connector.gate.pulls import Flow, Granted, Pulls
 from connector.gate.tokens import MAX_TOKEN
 from connector.ports.pulls import ServedFile
+from connector.transport.http import body
 from connector.transport.http.dsp.ranges import Part, part_of
-from connector.transport.http.errors import status_of
+from connector.transport.http.errors import headers_of, status_of
 from connector.transport.http.patience import TRANSPORT
 
 log = structlog.get_logger()
@@ -250,18 +251,20 @@ def _without_body(file: ServedFile, part: Part) -> Response:
 
 def _refusal(error: ConnectorError) -> Response:
     """Reasons are for who holds a token of this process, all others get the same answer."""
-    headers = dict(_SAFE)
-    if isinstance(error, Unauthenticated | NotFound):
-        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, NotFound):
+        error = Unauthenticated(NOT_AUTHORISED)
+    status = status_of(error)
+    headers = headers_of(error, status) | _SAFE
+    if status == 401:
         return JSONResponse({"error": NOT_AUTHORISED}, status_code=401, headers=headers)
-    body: dict[str, Any] = {"error": error.message}
+    said: dict[str, Any] = {"error": error.message}
     if isinstance(error, Refused):
-        body["reasons"] = [
+        said["reasons"] = [
             {"term": r.term, "observed": r.observed, "allowed": r.allowed} for r in error.reasons
         ]
     if isinstance(error, Unavailable | RateLimited):
         headers["Retry-After"] = RETRY_S
-    return JSONResponse(body, status_code=status_of(error), headers=headers)
+    return JSONResponse(said, status_code=status, headers=headers)
 
 
 def _pid(request: Request) -> str:
@@ -287,12 +290,7 @@ async def _refresh_token(request: Request) -> str:
     sent = [request.url.query.encode()[: MAX_FORM + 1]]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_FORM:
-                break
-        sent.append(body)
+        sent.append(await body.read(request, MAX_FORM))
     found: dict[str, list[str]] = {}
     for data in sent:
         if len(data) > MAX_FORM:
