@@ -1,8 +1,9 @@
 """Where the time of uses and negotiations goes: a whole space with each process under cProfile.
 
-``python -m bench.profiled uses`` (or ``negotiations``) runs 240 of them, 16 at once, and prints
-for each process its dearest functions: those of the main thread, where the event loop is. The
-profiler itself makes everything slower; what it shows is how costs compare.
+``python -m bench.profiled uses`` (or ``negotiations``, or ``https`` for those over HTTPS) runs 240
+of them, 16 at once, and prints for each process its dearest functions: those of the main thread,
+where the event loop is. The profiler itself makes everything slower; what it shows is how costs
+compare.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.system import TRIVIAL, _flights, _negotiate, _publish
+from bench.market import flights, market, negotiate, publish
+from bench.system import TRIVIAL
 from connector.cli import main
 from tests.e2e import space as spaces
 
@@ -23,16 +25,14 @@ CHILD = "--one-process"
 
 
 async def _run(what: str, folder: Path) -> None:
-    async with spaces.space(folder) as running:
-        await running.admit("provider", ["provider"])
-        await running.admit("consumer", ["consumer"])
-        few = await _publish(running, "few", _flights(folder / "few.csv", 2_000))
-        async with running.node("consumer") as node:
+    async with market(folder) as running:
+        few = await publish(running, "few", flights(folder / "few.csv", 2_000))
+        async with running.node("remote" if what == "https" else "consumer") as node:
             for _ in range(ROUNDS):
                 calls = [
                     node.query(few.agreement, TRIVIAL, purpose=spaces.PURPOSE)
                     if what == "uses"
-                    else _negotiate(node, few.dataset_id)
+                    else negotiate(node, few.dataset_id)
                     for _ in range(AT_ONCE)
                 ]
                 await asyncio.gather(*calls)

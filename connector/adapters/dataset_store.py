@@ -1,7 +1,12 @@
-"""``ports.datasets.DatasetStore`` on SQLite, with an index of words (``directory.words``)."""
+"""``ports.datasets.DatasetStore`` on SQLite, with an index of words (``directory.words``).
+
+What was asked for lately is answered from memory: each use and each step of a negotiation asks
+for its dataset. No other process writes to the file (a lock on the data folder).
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ _LISTED = (
 _FORWARDS = _LISTED + "ORDER BY number LIMIT :limit"
 _BACKWARDS = _LISTED + "ORDER BY number DESC LIMIT :limit"
 _ENDLESS = (1 << 63) - 1
+_REMEMBERED = 64  # datasets
 
 
 def _create(database: sqlite_utils.Database) -> None:
@@ -67,6 +73,8 @@ def _index(database: sqlite_utils.Database, number: int, dataset: Dataset) -> No
 class SqliteDatasetStore:
     def __init__(self, path: Path) -> None:
         self._sqlite = Sqlite(path, [_create, _number])
+        self._recent: OrderedDict[str, PublishedDataset] = OrderedDict()
+        self._changes = 0  # that were begun
 
     async def save(self, published: PublishedDataset) -> None:
         row = {
@@ -87,6 +95,7 @@ class SqliteDatasetStore:
             database.table(_TABLE).upsert({**row, "number": number}, pk="id")
             _index(database, number, published.dataset)
 
+        self._forget(published.dataset.id)
         await self._sqlite.write(change)
 
     async def remove(self, dataset_id: str) -> None:
@@ -96,13 +105,30 @@ class SqliteDatasetStore:
                 database.execute("DELETE FROM dataset_words WHERE rowid = ?", [number])
                 database.table(_TABLE).delete_where("id = ?", [dataset_id])
 
+        self._forget(dataset_id)
         await self._sqlite.write(change)
 
     async def get(self, dataset_id: str) -> PublishedDataset | None:
+        found = self._recent.get(dataset_id)
+        if found is not None:
+            return found
+        changes = self._changes
         rows = await self._sqlite.read(
             lambda database: list(database.table(_TABLE).rows_where("id = ?", [dataset_id]))
         )
-        return _published(rows[0]) if rows else None
+        if not rows:
+            return None
+        found = _published(rows[0])
+        if changes == self._changes:  # else it may be an older version
+            self._recent[dataset_id] = found
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
+        return found
+
+    def _forget(self, dataset_id: str) -> None:
+        """Before it changes: who reads meanwhile, reads after the change or remembers nothing."""
+        self._changes += 1
+        self._recent.pop(dataset_id, None)
 
     async def all(self) -> tuple[PublishedDataset, ...]:
         rows = await self._sqlite.read(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from connector.errors import InvalidInput
@@ -94,6 +95,7 @@ def host_label(did: str) -> str:
     return f"{digest}.{MEMBER_SUFFIX}"
 
 
+@lru_cache(1024)
 def key_id(public_key: bytes) -> str:
     """RFC 7638 thumbprint of the Ed25519 public key as a JWK (RFC 8037), base64url."""
     jwk = fields.encode_json({"crv": "Ed25519", "kty": "OKP", "x": b64url(public_key)})

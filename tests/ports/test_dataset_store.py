@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sqlite3
 
@@ -120,3 +121,18 @@ async def test_what_an_earlier_version_wrote_is_listed_and_found(tmp_path):
     await store.save(published(3))
     assert await ids(store, after=2) == ["3"]
     store.close()
+
+
+async def test_what_was_read_while_it_changed_is_not_remembered(store):
+    await store.save(published(1))
+    for number in range(20):
+        newer = published(1, title=f"Trains of day {number}")
+        before, _, after = await asyncio.gather(
+            store.get("urn:uuid:1"), store.save(newer), store.get("urn:uuid:1")
+        )
+        assert before is not None
+        assert after == newer
+        assert await store.get("urn:uuid:1") == newer
+    before, _ = await asyncio.gather(store.get("urn:uuid:1"), store.remove("urn:uuid:1"))
+    assert before is not None
+    assert await store.get("urn:uuid:1") is None

@@ -1,6 +1,7 @@
 """The HTTP door as whoever reaches its port sees it."""
 
 import asyncio
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from connector.adapters.memory_log import MemoryLog
 from connector.errors import InternalError, Unavailable
 from connector.tlog import merkle
 from connector.tlog.checkpoint import verify_checkpoint
+from connector.transport.http import server
 from connector.transport.http.server import HttpDoor, Sources, application
 from connector.transport.http.tiles import LogFiles
 from tests.logs import ORIGIN, PUBLIC, open_meter, refusal
@@ -139,6 +141,16 @@ async def test_a_port_that_is_taken_says_so(door, socket_enabled) -> None:
         await second.open()
     assert "connector.toml" in caught.value.hint
     await asyncio.gather(first.close(), second.close())
+
+
+def test_answers_leave_at_once(socket_enabled) -> None:
+    """An answer's body is not held back until the peer has acknowledged its headers."""
+    with (
+        server._listen("127.0.0.1:0") as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_socket_is_for_its_owner_alone(door, socket_enabled) -> None:
