@@ -48,6 +48,7 @@ class Pair:
     data: Path  # our node's folder
     did: str
     recorder: Recorder  # what the EDC sent to us
+    configuration: str
 
     @property
     def management(self) -> Management:
@@ -73,36 +74,49 @@ class Pair:
         )
         return done.returncode, (done.stdout + done.stderr).decode()
 
-    def publish(self, source: Path, id: str, terms: Json) -> str:
+    def publish(self, source: Path, id: str, terms: Json, *options: str) -> str:
         """Offer a file as general data; the dataset's id."""
         file = source.parent / f"{id}.terms.json"
         file.write_text(json.dumps(terms))
-        found = self.run(
-            "publish",
-            source,
-            "--title",
-            f"The {id}",
-            "--classification",
-            "general",
-            "--terms",
-            file,
-            "--id",
-            id,
-        )
+        named = ("--title", f"The {id}", "--id", id, "--classification", "general")
+        found = self.run("publish", source, *named, "--terms", file, *options)
         return str(found["dataset_id"])
+
+    def restart(self, automation: str = "") -> None:
+        """With these settings for its automatic steps."""
+        text = self.configuration.replace("[automation]", f"[automation]\n{automation}")
+        (self.data / "connector.toml").write_text(text)
+        member = self.space.members[NAME]
+        member.stop()
+        member.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while '"state": "ready"' not in self.said("status", "--json")[1]:
+            assert time.monotonic() < deadline and member.alive(), member.log
 
     def negotiation(self, test: Callable[[Json], bool]) -> Json:
         """Wait for a negotiation of ours that passes."""
         return self._await("negotiate", "--list", of="negotiations", test=test)
 
-    def transfer(self, pid: str, state: str) -> Json:
-        """Wait until a transfer of ours is in a state."""
+    def transfer(self, theirs: str, state: str) -> Json:
+        """Wait until our transfer, by the EDC's name for it, is in a state."""
         return self._await(
             "transfer",
             "list",
             of="transfers",
-            test=lambda t: (t["pid"], t["state"]) == (pid, state),
+            test=lambda one: (one["peer_pid"], one["state"]) == (theirs, state),
         )
+
+    def verified(self, agreement: str) -> tuple[int, Json]:
+        """Our evidence of an agreement, by the auditor's tool: its exit code, and its verdict."""
+        file = self.data.parent / f"evidence-{secrets.token_hex(4)}.json"
+        key = self.run("evidence", "export", agreement, "--out", file)["space_key"]
+        done = subprocess.run(
+            [sys.executable, "-m", "connector.verifier.cli", file, "--space-key", key, "--json"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout)
 
     def _await(self, *command: str, of: str, test: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S
@@ -134,4 +148,5 @@ def pair(built: Built, folder: Path) -> Iterator[Pair]:
             (member.data / name).write_text(token)
             (member.data / name).chmod(0o600)
         runner.run(found.enrol(NAME, ["provider", "consumer"]))
-        yield Pair(edc, found, member.data, did, recorder)
+        configuration = (member.data / "connector.toml").read_text()
+        yield Pair(edc, found, member.data, did, recorder, configuration)

@@ -106,9 +106,12 @@ class Management:
 
     # --- as a consumer ---
 
-    def catalog(self, peer: Peer) -> Json:
-        """The peer's catalogue, as the EDC understood it."""
-        found: Json = self._post("/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer)})
+    def catalog(self, peer: Peer, **query: Any) -> Json:
+        """The peer's catalogue, as the EDC understood it. ``query``: parts of a QuerySpec."""
+        spec = {"querySpec": {"@type": "QuerySpec", **query}} if query else {}
+        found: Json = self._post(
+            "/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer), **spec}
+        )
         return found
 
     def dataset(self, peer: Peer, dataset: str) -> Json:
@@ -145,10 +148,13 @@ class Management:
         found: Json = self._get(f"/v3/transferprocesses/{transfer}")
         return found
 
+    def negotiated(self, id: str, state: str) -> Json:
+        """Wait until a negotiation is in a state; its record."""
+        return self._await(f"/v3/contractnegotiations/{id}", state)
+
     def agreed(self, id: str) -> str:
         """Wait until a negotiation is FINALIZED; the agreement's id."""
-        record = self._await(f"/v3/contractnegotiations/{id}", "FINALIZED")
-        return str(record["contractAgreementId"])
+        return str(self.negotiated(id, "FINALIZED")["contractAgreementId"])
 
     def transfer(self, peer: Peer, agreement: str) -> str:
         """Request a pull under an agreement; its id."""
