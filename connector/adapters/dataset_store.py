@@ -29,8 +29,8 @@ _LISTED = (
     "AND (:keyword = '' OR number IN "
     "(SELECT rowid FROM dataset_words WHERE dataset_words MATCH :keyword)) "
 )
-_FORWARDS = _LISTED + "ORDER BY number LIMIT :limit"
-_BACKWARDS = _LISTED + "ORDER BY number DESC LIMIT :limit"
+_FORWARDS = _LISTED + "ORDER BY number LIMIT :limit OFFSET :skip"
+_BACKWARDS = _LISTED + "ORDER BY number DESC LIMIT :limit OFFSET :skip"
 _ENDLESS = (1 << 63) - 1
 _REMEMBERED = 64  # datasets
 
@@ -137,7 +137,7 @@ class SqliteDatasetStore:
         return tuple(_published(row) for row in rows)
 
     async def listed(
-        self, wanted: Wanted, *, after: int = 0, before: int = 0, limit: int
+        self, wanted: Wanted, *, after: int = 0, before: int = 0, skip: int = 0, limit: int
     ) -> tuple[Listed, ...]:
         values = {
             "after": after,
@@ -145,6 +145,7 @@ class SqliteDatasetStore:
             "id": wanted.id,
             "text": _words(wanted.text),
             "keyword": f"keywords: ({_words(wanted.keyword)})" if wanted.keyword else "",
+            "skip": skip,
             "limit": limit,
         }
         question = _BACKWARDS if before else _FORWARDS

@@ -106,7 +106,11 @@ def negotiate(
         found = find(data, dataset)
         publisher, chosen = found["publisher"], _offer(found["hasPolicy"], offer)
     flags = terms.TermFlags(purposes=purpose or (), uses=uses, until=until, row_cap=row_cap)
-    other = terms.revise(chosen, flags, terms_file) if flags.constraints() or terms_file else None
+    other = None
+    if flags.constraints() or terms_file:
+        other = terms.revise(chosen, flags, terms_file)
+    elif provider:
+        other = terms.stated(chosen)  # as it was shown: the peer may name the offer anew each time
     _run(
         lambda node, heard: node.negotiate(
             publisher,

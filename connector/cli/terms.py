@@ -20,6 +20,7 @@ from connector.errors import InvalidInput
 from connector.model import fields
 from connector.model.terms import MAX_DOCUMENT_BYTES, parse_terms
 
+_OF_AN_OFFER = frozenset({"@context", "@id", "@type", "target", "assigner", "assignee"})
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 Purpose = Annotated[
@@ -134,6 +135,11 @@ def revise(terms: Mapping[str, Any], flags: TermFlags, file: Path | None) -> dic
     kept = [c for c in permissions[0].get("constraint", []) if c.get("leftOperand") not in replaced]
     permissions[0]["constraint"] = kept + constraints
     return _checked(result)
+
+
+def stated(offer: Mapping[str, Any]) -> dict[str, Any]:
+    """An offer's terms as they stand, with what nobody here understands."""
+    return {key: value for key, value in offer.items() if key not in _OF_AN_OFFER}
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -131,14 +131,13 @@ def parse_terms(value: Mapping[str, Any], *, known: frozenset[str] | None = None
     return Terms(permissions, prohibitions, obligations, tuple(others or ()))
 
 
-def parse_sections(data: bytes) -> Terms:
-    """Terms from UTF-8 JSON with the three sections of an offer and nothing else.
-
-    Raises ``InvalidInput``.
-    """
+def parse_sections(data: bytes, *, strict: bool = True) -> Terms:
+    """Terms from UTF-8 JSON with the three sections of an offer. What else is there is refused,
+    or if not ``strict`` kept in ``Terms.others``. Raises ``InvalidInput``."""
     value = fields.as_object(fields.parse_json(data, what="terms"), "terms")
-    fields.only_keys(value, frozenset(SECTIONS), "terms")
-    return parse_terms(value)
+    if strict:
+        fields.only_keys(value, frozenset(SECTIONS), "terms")
+    return parse_terms(value, known=None if strict else frozenset(SECTIONS))
 
 
 def parse_offer(data: bytes | Mapping[str, Any], *, strict: bool = True) -> Offer:

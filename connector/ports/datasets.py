@@ -58,10 +58,10 @@ class DatasetStore(Protocol):
     async def all(self) -> tuple[PublishedDataset, ...]: ...
 
     async def listed(
-        self, wanted: Wanted, *, after: int = 0, before: int = 0, limit: int
+        self, wanted: Wanted, *, after: int = 0, before: int = 0, skip: int = 0, limit: int
     ) -> tuple[Listed, ...]:
         """In order of their numbers, which a dataset keeps: the first ones beyond ``after``; or,
-        if ``before`` is given, the last ones below it.
+        if ``before`` is given, the last ones below it. The first ``skip`` of these are left out.
 
         Raises ``InvalidInput`` for words that are too many, or none.
         """

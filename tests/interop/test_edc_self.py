@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -14,6 +12,7 @@ import pytest
 from tests.interop.edc.build import require
 from tests.interop.edc.management import Peer
 from tests.interop.edc.runtime import Runtime, StaticTokens, start
+from tests.interop.edc.source import source
 
 PROVIDER = "did:web:provider.example"
 CONSUMER = "did:web:consumer.example"
@@ -37,29 +36,6 @@ IDENTITIES = {
 }
 
 
-@contextmanager
-def source() -> Iterator[str]:
-    """An address that serves ``DATA``: what a provider has behind its data plane."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(DATA)))
-            self.end_headers()
-            self.wfile.write(DATA)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.fixture(params=IDENTITIES, scope="module")
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -78,7 +54,7 @@ def pair(
 def test_negotiates_and_pulls(pair: tuple[Runtime, Runtime]) -> None:
     provider, consumer = pair
     peer = Peer(PROVIDER, provider.protocol_url)
-    with source() as address:
+    with source(DATA) as address:
         provider.management.offer("flights", address, FOR_RESEARCH)
 
         catalog = consumer.management.catalog(peer)

@@ -57,6 +57,9 @@ async def test_pages_forwards_and_backwards(store):
     page = await store.listed(Wanted(), after=3, limit=3)
     assert await ids(store, after=page[-1].number, limit=3) == ["7"]
     assert await ids(store, before=page[0].number, limit=2) == ["2", "3"]
+    assert await ids(store, skip=5, limit=3) == ["6", "7"]
+    assert await ids(store, after=2, skip=1, limit=2) == ["4", "5"]
+    assert await ids(store, skip=7) == []
     assert await ids(store, before=1) == []
     assert await ids(store, after=7) == []
 

@@ -124,11 +124,14 @@ class ManagementServicer(TransferCalls):
         elif request.pid:
             negotiation = await negotiations.terminate(request.pid)
         else:
+            terms = None
+            if request.terms:  # a peer's own may have what the model does not know
+                terms = parse_sections(request.terms, strict=not request.accept_unenforced)
             negotiation = await negotiations.request(
                 request.provider,
                 request.dataset_id,
                 offer_id=request.offer_id,
-                terms=parse_sections(request.terms) if request.terms else None,
+                terms=terms,
                 accept_offers=request.accept_counter_offer,
                 accept_unenforced=request.accept_unenforced,
             )

@@ -51,8 +51,12 @@ class Management:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S)
+        # One address for all transfers: an EDC that cannot get rid of an event delivers no other.
+        self._events = events()
+        self._events_to, self._received = "", queue.Queue[Json]()
 
     def __enter__(self) -> Self:
+        self._events_to, self._received = self._events.__enter__()
         return self
 
     def __exit__(
@@ -62,6 +66,7 @@ class Management:
         trace: TracebackType | None,
     ) -> None:
         self._http.close()
+        self._events.__exit__(kind, error, trace)
 
     # --- as a provider ---
 
@@ -101,9 +106,12 @@ class Management:
 
     # --- as a consumer ---
 
-    def catalog(self, peer: Peer) -> Json:
-        """The peer's catalogue, as the EDC understood it."""
-        found: Json = self._post("/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer)})
+    def catalog(self, peer: Peer, **query: Any) -> Json:
+        """The peer's catalogue, as the EDC understood it. ``query``: parts of a QuerySpec."""
+        spec = {"querySpec": {"@type": "QuerySpec", **query}} if query else {}
+        found: Json = self._post(
+            "/v3/catalog/request", {"@type": "CatalogRequest", **_at(peer), **spec}
+        )
         return found
 
     def dataset(self, peer: Peer, dataset: str) -> Json:
@@ -140,14 +148,21 @@ class Management:
         found: Json = self._get(f"/v3/transferprocesses/{transfer}")
         return found
 
+    def negotiated(self, id: str, state: str) -> Json:
+        """Wait until a negotiation is in a state; its record."""
+        return self._await(f"/v3/contractnegotiations/{id}", state)
+
     def agreed(self, id: str) -> str:
         """Wait until a negotiation is FINALIZED; the agreement's id."""
-        record = self._await(f"/v3/contractnegotiations/{id}", "FINALIZED")
-        return str(record["contractAgreementId"])
+        return str(self.negotiated(id, "FINALIZED")["contractAgreementId"])
 
-    def transfer(self, peer: Peer, agreement: str, events_to: str = "") -> str:
-        """Request a pull under an agreement; its id. Events about it are posted to an address."""
-        callbacks = [{"transactional": False, "uri": events_to, "events": ["transfer.process"]}]
+    def transfer(self, peer: Peer, agreement: str) -> str:
+        """Request a pull under an agreement; its id."""
+        callback = {
+            "transactional": False,
+            "uri": self._events_to,
+            "events": ["transfer.process.started"],
+        }
         started = self._post(
             "/v3/transferprocesses",
             {
@@ -155,7 +170,7 @@ class Management:
                 **_at(peer),
                 "contractId": agreement,
                 "transferType": "HttpData-PULL",
-                "callbackAddresses": callbacks if events_to else [],
+                "callbackAddresses": [callback],
             },
         )
         return str(started["@id"])
@@ -166,15 +181,17 @@ class Management:
 
     def pull(self, peer: Peer, agreement: str) -> tuple[str, DataReference]:
         """Request a pull and wait for where to pull from; the transfer's id, and that."""
-        with events() as (address, received):
-            transfer = self.transfer(peer, agreement, address)
-            self.transferred(transfer, "STARTED")
-            started = _first(received, transfer, "TransferProcessStarted")
+        transfer = self.transfer(peer, agreement)
+        return transfer, self.reference(transfer)
+
+    def reference(self, transfer: str) -> DataReference:
+        """Wait for the next start of a transfer, and where it says to pull from."""
+        started = _first(self._received, transfer, "TransferProcessStarted")
         properties = started["dataAddress"]["properties"]
         short = {key.removeprefix(EDC): value for key, value in properties.items()}
         if not {"endpoint", "authorization"} <= short.keys():
             raise Failed(f"nowhere to pull from: {short}")
-        return transfer, DataReference(short["endpoint"], short["authorization"], short)
+        return DataReference(short["endpoint"], short["authorization"], short)
 
     # --- of either side's processes ---
 
@@ -254,7 +271,10 @@ def events() -> Iterator[tuple[str, queue.Queue[Json]]]:
 
 def _first(received: queue.Queue[Json], transfer: str, kind: str) -> Json:
     while True:
-        event = received.get(timeout=TIMEOUT_S)
+        try:
+            event = received.get(timeout=TIMEOUT_S)
+        except queue.Empty:
+            raise Failed(f"no {kind} of {transfer}") from None
         payload: Json = event["payload"]
         if event["type"] == kind and payload["transferProcessId"] == transfer:
             return payload

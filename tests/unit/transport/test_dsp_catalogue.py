@@ -7,14 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
 from connector.errors import InvalidInput
 from connector.model.catalog import Classification, parse_offers
 from connector.model.terms import Constraint
 from connector.ports.datasets import PublishedDataset, Wanted
-from connector.transport.http.dsp import catalogue, dcat, schemas
-from connector.transport.http.dsp.catalogue import make_link, read_filter, read_link
+from connector.transport.http.dsp import catalogue, dcat, reading, schemas
+from connector.transport.http.dsp.catalogue import Question, make_link, read_filter, read_link
 from tests.dsp_doors import CONTEXT, FORMAT, ROOT, Caller, opened
 from tests.negotiators import AIRPORT, DATASET, UNKNOWN_TERMS, terms
 
@@ -188,6 +189,23 @@ def test_a_dataset_out_of_bounds_does_not_hide_the_others():
     assert [found.id for found in dcat.read_catalog(value, "P")] == [one["@id"], "last"]
 
 
+def test_an_offer_that_breaks_the_schema_does_not_hide_the_others():
+    value = json.loads((VECTORS / "catalog.json").read_text())
+    (one,) = value["dataset"]
+    (offer,) = one["hasPolicy"]
+    bare = {"@type": "Offer", "@id": "bare"}  # no rule: EDC's policy for everything
+    wrong = [{**one, "@id": "bare", "hasPolicy": [bare]}, 7, {**one, "hasPolicy": {}}]
+    value["dataset"] = [*wrong, {**one, "@id": "both", "hasPolicy": [bare, offer]}, one]
+    found, said = reading.read_catalog(json.dumps(value).encode(), limit=1 << 20)
+    assert [each["@id"] for each in found["dataset"]] == ["both", one["@id"]]
+    assert found["dataset"][0]["hasPolicy"] == [offer]
+    assert len(said) == 3
+    assert "permission" in said[0]
+    for broken in ({**value, "participantId": 7}, {**value, "dataset": {}}):
+        with pytest.raises(InvalidInput):
+            reading.read_catalog(json.dumps(broken).encode(), limit=1 << 20)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -199,7 +217,9 @@ def test_a_dataset_out_of_bounds_does_not_hide_the_others():
         [{"text": "a"}, {"text": "b"}],
         [{"title": "a"}],
         [{"id": "x" * 257}],
-        [{"@type": "QuerySpec", "offset": 10}],
+        [{"@type": "QuerySpec", "offset": -1}],
+        [{"@type": "QuerySpec", "limit": "many"}],
+        [{"@type": "QuerySpec", "sortField": "name"}],
         [{"@type": "QuerySpec", "filterExpression": [{"operandLeft": "a"}]}],
         [{"@type": "Other"}],
         [None],
@@ -215,13 +235,36 @@ async def test_filters_that_are_not_supported(place, value):
 
 
 def test_filters_that_are():
-    assert read_filter([]) == Wanted()
-    assert read_filter([{"text": "a b"}, {"keyword": "c"}]) == Wanted("a b", "c")
+    assert read_filter([]) == Question()
+    assert read_filter([{"text": "a b"}, {"keyword": "c"}]) == Question(Wanted("a b", "c"))
     edc = "https://w3id.org/edc/v0.0.1/ns/"
     plain = {"@type": "QuerySpec", "offset": 0, "limit": 50, "sortOrder": "ASC"}
-    assert read_filter([{**plain, "filterExpression": []}, {"id": "x"}]) == Wanted(id="x")
-    spelt = {edc + "offset": {"@value": 0}, edc + "limit": 50, edc + "filterExpression": []}
-    assert read_filter([{"@type": edc + "QuerySpec", **spelt}]) == Wanted()
+    asked = read_filter([{**plain, "filterExpression": []}, {"id": "x"}])
+    assert asked == Question(Wanted(id="x"), limit=50)
+    spelt = {edc + "offset": {"@value": 7}, edc + "limit": "50", edc + "filterExpression": []}
+    assert read_filter([{"@type": edc + "QuerySpec", **spelt}]) == Question(offset=7, limit=50)
+
+
+async def test_pages_by_offset_and_limit(place):
+    names = [f"d{number}" for number in range(8)]
+    for name in names:
+        await place.store.save(published(name))
+    caller = Caller(place)
+
+    async def asked(offset: int, limit: int) -> httpx.Response:
+        query = {"@type": "QuerySpec", "offset": offset, "limit": limit, "filterExpression": []}
+        return await caller.post("/catalog/request", {**REQUEST, "filter": [query]})
+
+    assert [listed(await asked(at, 3)) for at in (0, 3, 6, 8)] == [
+        names[:3],
+        names[3:6],
+        names[6:],
+        [],
+    ]
+    page = await asked(3, 2)
+    assert listed(await caller.post(link(page, "next"), REQUEST)) == names[5:]
+    assert listed(await caller.get(link(page, "previous"))) == names[:3]
+    assert link(await asked(0, 8), "next") == ""
 
 
 @pytest.mark.parametrize(

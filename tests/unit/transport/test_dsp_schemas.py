@@ -268,7 +268,7 @@ def test_three_published_references_are_broken_and_no_other() -> None:
         (b"[" * 33 + b"]" * 33, "deeper than 32"),
         (b"[" * 100_000, "not valid JSON"),
         (b" " * (reading.MAX_MESSAGE_BYTES + 1), "larger than"),
-        (b"[]", "must be of type object"),
+        (b"[]", "must be an object"),
         (b'{"a": 9007199254740991}', "lacks @context"),
     ],
 )

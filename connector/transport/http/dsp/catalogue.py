@@ -10,8 +10,9 @@ A ``filter`` is a list of at most one each of
 * ``{"keyword": "words"}``: words in the keywords;
 * ``{"id": "…"}``: the one dataset;
 
-and all of them must hold. The ``QuerySpec`` that Eclipse connectors send with every request is
-taken where it asks for nothing in particular. Anything else is refused, as the text has it.
+and all of them must hold. Of the ``QuerySpec`` that Eclipse connectors send with every request
+``offset`` and ``limit`` are heeded, by which they page. Anything else is refused, as the text has
+it.
 
 Left out: compression; catalogues of others.
 """
@@ -19,6 +20,7 @@ Left out: compression; catalogues of others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -39,8 +41,19 @@ _MAX_LINK = 4096
 _MAX_ID = 256
 _MAX_WORDS = 256
 _FILTERS = {"text": _MAX_WORDS, "keyword": _MAX_WORDS, "id": _MAX_ID}
+_MAX_PLACE = 1 << 31
+_ALL = Wanted()
 _MEDIA = "application/json"
 _HEADERS = {"Cache-Control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a first request asks for: at most ``limit`` datasets, after the first ``offset``."""
+
+    wanted: Wanted = _ALL
+    offset: int = 0
+    limit: int = _MAX_PLACE
 
 
 class Catalogue:
@@ -54,16 +67,19 @@ class Catalogue:
     async def request(self, exchange: Exchange) -> Response:
         """A page: the first of what the message asks for, or the one that the link names."""
         request = exchange.request
-        wanted, after, before = Wanted(), 0, 0
+        asked, after, before = Question(), 0, 0
         if request.method == "POST":
-            wanted = read_filter(
-                (await exchange.message("CatalogRequestMessage")).get("filter", [])
-            )
+            message = await exchange.message("CatalogRequestMessage")
+            asked = read_filter(message.get("filter", []))
         if PARAMETER in request.query_params:
             wanted, after, before = read_link(request.query_params[PARAMETER])
-        found = await self._datasets.listed(wanted, after=after, before=before, limit=PAGE + 1)
-        page = _fitting(found, backwards=bool(before))
-        links = self._links(wanted, found, page, after=after, before=before)
+            asked = Question(wanted, limit=asked.limit)
+        most = min(asked.limit, PAGE)
+        found = await self._datasets.listed(
+            asked.wanted, after=after, before=before, skip=asked.offset, limit=most + 1
+        )
+        page = _fitting(found, most, backwards=bool(before))
+        links = self._links(asked, found, page, after=after, before=before)
         body = self._writer.catalog(one.dataset for one in page)
         headers = {**_HEADERS, "Link": ", ".join(links)} if links else _HEADERS
         return Response(body, headers=headers, media_type=_MEDIA)
@@ -79,7 +95,7 @@ class Catalogue:
 
     def _links(
         self,
-        wanted: Wanted,
+        asked: Question,
         found: Sequence[Listed],
         page: Sequence[Listed],
         *,
@@ -90,29 +106,31 @@ class Catalogue:
             return []
         more = len(page) < len(found)
         links = []
-        if more if before else after:
-            links.append(("previous", make_link(wanted, before=page[0].number)))
+        if more if before else after or asked.offset:
+            links.append(("previous", make_link(asked.wanted, before=page[0].number)))
         if before or more:
-            links.append(("next", make_link(wanted, after=page[-1].number)))
+            links.append(("next", make_link(asked.wanted, after=page[-1].number)))
         return [f'<{self._url}?{PARAMETER}={link}>; rel="{rel}"' for rel, link in links]
 
 
-def _fitting(found: Sequence[Listed], *, backwards: bool) -> Sequence[Listed]:
+def _fitting(found: Sequence[Listed], most: int, *, backwards: bool) -> Sequence[Listed]:
     """What of it makes one page; backwards it is the end of the list that matters."""
     count, left = 0, PAGE_BYTES
     for one in reversed(found) if backwards else found:
         left -= len(one.dataset)
-        if count == PAGE or (left < 0 and count):
+        if count == most or (left < 0 and count):
             break
         count += 1
     return found[len(found) - count :] if backwards else found[:count]
 
 
-def read_filter(value: Any) -> Wanted:
+def read_filter(value: Any) -> Question:
     """Raises ``InvalidInput`` for a filter that is not supported."""
     said: dict[str, str] = {}
+    offset, limit = 0, _MAX_PLACE
     for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, dict) and _asks_nothing(item):
+        if isinstance(item, dict) and (query := _query_spec(item)) is not None:
+            offset, limit = _place(query)
             continue
         if not isinstance(item, dict) or len(item) != 1 or not item.keys() <= _FILTERS.keys():
             raise InvalidInput(
@@ -123,20 +141,38 @@ def read_filter(value: Any) -> Wanted:
         if name in said:
             raise InvalidInput(f"filter: {name} twice")
         said[name] = fields.text(item, name, limit=_FILTERS[name])
-    return Wanted(**said)
+    return Question(Wanted(**said), offset, limit)
 
 
-def _asks_nothing(item: Mapping[str, Any]) -> bool:
-    """A QuerySpec (in whatever spelling of its namespace) for everything from the start."""
+def _query_spec(item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The parts of a QuerySpec, in whatever spelling of its namespace; None for another thing."""
     short = {_local(key): part for key, part in item.items()}
     type_ = short.pop("@type", "")
-    if not isinstance(type_, str) or _local(type_) != "QuerySpec":
-        return False
-    offset = short.pop("offset", 0)
-    if isinstance(offset, dict):
-        offset = offset.get("@value")
-    rest = {key: part for key, part in short.items() if key not in ("limit", "sortOrder")}
-    return offset in (0, "0") and not any(rest.values())
+    return short if isinstance(type_, str) and _local(type_) == "QuerySpec" else None
+
+
+def _place(query: Mapping[str, Any]) -> tuple[int, int]:
+    """Offset and limit of a QuerySpec; what else it may say would need EDC's language."""
+    other = {"offset", "limit", "sortOrder", "@id"}
+    if asked := sorted(key for key, part in query.items() if part and key not in other):
+        raise InvalidInput(
+            f"filter: a QuerySpec with {asked[0][:64]} is not supported",
+            hint="of a QuerySpec only offset and limit are heeded",
+        )
+    offset = _whole(query, "offset", 0)
+    return offset, _whole(query, "limit", 0) or _MAX_PLACE
+
+
+def _whole(query: Mapping[str, Any], name: str, default: int) -> int:
+    """A number, bare, as text, or as JSON-LD has a typed value."""
+    value = query.get(name, default)
+    if isinstance(value, dict):
+        value = value.get("@value")
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11:
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= _MAX_PLACE:
+        raise InvalidInput(f"filter: {name} must be a whole number from 0")
+    return value
 
 
 def _local(name: str) -> str:

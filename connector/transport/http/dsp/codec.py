@@ -7,8 +7,9 @@ services' (``negotiation.messages``). JSON that the protocol does not name is no
 
 Between two who sign (``signs``), an agreement's message carries besides the protocol's own fields
 the exact bytes that both sign, the signature and the secret, under our namespace, and the
-verification its signature. Towards others, and from them, they do not exist; the document is then
-the agreement of the message as ``odrl`` reads it, encoded by ``model.fields``.
+verification its signature. Towards others, and from them, they do not exist, nor do properties of
+ours in the agreement; one from them has as its document the agreement of the message as ``odrl``
+reads it, encoded by ``model.fields``.
 
 Left out: policies (``odrl``), catalogues (``dcat``), where a message goes (``paths``).
 """
@@ -141,7 +142,12 @@ def _message_parts(message: Message, signs: bool) -> dict[str, Any]:
 
 
 def _agreement_parts(message: Message, signs: bool) -> dict[str, Any]:
-    parts: dict[str, Any] = {"agreement": _agreement(message.agreement)}
+    agreement = _agreement(message.agreement)
+    if not signs:
+        # A policy is compared with the offer's, property by property, by connectors that hold
+        # both as JSON-LD: ours would be a difference.
+        agreement = {k: v for k, v in agreement.items() if not k.startswith(odrl.NAMESPACE)}
+    parts: dict[str, Any] = {"agreement": agreement}
     if signs:
         parts |= {
             _DOCUMENT: b64url(message.agreement),

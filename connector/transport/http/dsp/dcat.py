@@ -31,7 +31,8 @@ QUERY_FORMAT = f"{odrl.NAMESPACE}Query"  # SQL where the data is, over gRPC betw
 _REMEMBERED = 16_384  # datasets whose form on the wire is kept
 _MAX_OFFERS = 16
 _MAX_DISTRIBUTIONS = 64
-_TITLE = ("dct:title", "http://purl.org/dc/terms/title", "title")
+# Where there is no title, what EDC calls a name.
+_TITLE = ("dct:title", "http://purl.org/dc/terms/title", "title", "edc:name", "name")
 _DESCRIPTION = ("dct:description", "http://purl.org/dc/terms/description", "description")
 _KEYWORD = ("dcat:keyword", "http://www.w3.org/ns/dcat#keyword", "keyword")
 

@@ -9,10 +9,12 @@ kept                          on the wire
                               JSON-LD processor drops what its context does not name
 a whole number on the right   ``{"@value": "20", "@type": xsd:integer}``: the schema has no
                               numbers. A bare string is read as one where a number is due
-a list on the right           a list; a single string is read as one where a list is due,
-                              for JSON-LD writes a list of one so
-``action``, ``leftOperand``,  DSP's terms; ``odrl:`` and the absolute IRI are read too
-``operator``
+a list on the right           a list; where one is due a single string is read as one, for
+                              JSON-LD writes a list of one so, and the text of an expanded
+                              list, as EDC writes longer ones
+``action``, ``leftOperand``,  ODRL's terms that DSP's context does not name, as ``purpose``,
+``operator``                  with its prefix ``odrl:``; bare ones and the absolute IRI are
+                              read too. Terms of ODRL's that mean nothing here keep it
 ============================  ============================================================
 
 Empty sections, and the types of rules and constraints, say nothing and are dropped when read.
@@ -25,17 +27,34 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from connector.errors import InvalidInput
+from connector.model import fields
 from connector.model.terms import Constraint
-from connector.policy.constraints import REGISTRY, understood
+from connector.policy.constraints import (
+    DECLARATIVE_OBLIGATIONS,
+    DECLARATIVE_PROHIBITIONS,
+    REGISTRY,
+    understood,
+)
 
 NAMESPACE = "https://w3id.org/tds/profile/v1#"
 PREFIX = "tds:"
 ODRL = "http://www.w3.org/ns/odrl/2/"
+_ODRL_PREFIX = "odrl:"
 _UNIT = f"{ODRL}unit"
 _INTEGER = "http://www.w3.org/2001/XMLSchema#integer"
 _INTEGERS = frozenset({_INTEGER, "xsd:integer", "http://www.w3.org/2001/XMLSchema#int", "xsd:int"})
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
 _SETS = frozenset({"isAnyOf", "isAllOf", "isNoneOf"})
+# Terms that DSP's context names (``published/context/odrl.jsonld``), and those that it does not
+# and that mean something here.
+_NAMED = _SETS | {"use", "prohibit", "eq", "neq", "gt", "gteq", "lt", "lteq"}
+_NAMED |= {"isA", "hasPart", "isPartOf"}
+_UNNAMED = frozenset(
+    term
+    for term in (*REGISTRY, *DECLARATIVE_PROHIBITIONS, *DECLARATIVE_OBLIGATIONS)
+    if not term.startswith(PREFIX)
+)
 _VOCABULARY = frozenset({"action", "leftOperand", "operator"})  # keys whose values are terms
 _NESTED = frozenset(
     {"permission", "prohibition", "obligation", "duty", "remedy", "consequence", "constraint"}
@@ -64,10 +83,24 @@ def _term(iri: str) -> str:
     """A term or key of ours, or of ODRL, in short."""
     if iri.startswith(NAMESPACE):
         return PREFIX + iri[len(NAMESPACE) :]
-    for prefix in (ODRL, "odrl:"):
+    for prefix in (ODRL, _ODRL_PREFIX):
         if iri.startswith(prefix):
             return iri[len(prefix) :]
     return iri
+
+
+def _outward_value(term: str) -> str:
+    return f"{_ODRL_PREFIX}{term}" if term in _UNNAMED else _iri(term)
+
+
+def _inward_value(iri: str) -> str:
+    """What has no meaning here keeps ODRL's prefix: it must go out again as it came."""
+    term = _term(iri)
+    return term if term in _NAMED | _UNNAMED or term.startswith(PREFIX) else _prefixed(iri)
+
+
+def _prefixed(iri: str) -> str:
+    return _ODRL_PREFIX + iri[len(ODRL) :] if iri.startswith(ODRL) else iri
 
 
 def _each(value: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
@@ -79,7 +112,7 @@ def _each(value: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> 
 
 def _outward(key: str, value: Any) -> Any:
     if key in _VOCABULARY and isinstance(value, str):
-        return _iri(value)
+        return _outward_value(value)
     return _each(value, _outward_part) if key in _NESTED else value
 
 
@@ -97,7 +130,7 @@ def _outward_part(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inward(key: str, value: Any) -> Any:
     if key in _VOCABULARY and isinstance(value, str):
-        return _term(value)
+        return _inward_value(value)
     return _each(value, _inward_part) if key in _NESTED else value
 
 
@@ -125,7 +158,7 @@ def _right(constraint: Mapping[str, Any]) -> Any:
     if not isinstance(right, str) or left not in REGISTRY:
         return right
     if operator in _SETS:
-        return [right]
+        return _expanded(right) or [right]
     if _WHOLE.fullmatch(right):
         unit = constraint.get("unit")
         number = Constraint(
@@ -133,3 +166,14 @@ def _right(constraint: Mapping[str, Any]) -> Any:
         )
         return int(right) if understood(number) else right
     return right
+
+
+def _expanded(text: str) -> list[str]:
+    """The values of ``[{"@value":"a"},{"@value":"b"}]``; empty for any other text."""
+    if not text.startswith("[{"):
+        return []
+    try:
+        values = [value["@value"] for value in fields.parse_json(text.encode(), what="list")]
+    except (InvalidInput, KeyError, TypeError):
+        return []
+    return values if all(isinstance(value, str) for value in values) else []

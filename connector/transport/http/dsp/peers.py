@@ -17,7 +17,9 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from connector.errors import (
     ConnectorError,
@@ -44,9 +46,13 @@ MAX_DATASET = 1 << 20
 CATALOG_S = 30.0  # seconds for one page
 FOUND_S = 300.0  # seconds that what a DID document said is believed
 _MAX_FOUND = 1000
+_MAX_SAID = 10  # of the datasets that are left out, in the log
 _SMALL = 65_536  # bytes that are read without leaving the event loop
 _NEXT = re.compile(r'<([^<>"\s]{1,2048})>((?:\s*;\s*[a-zA-Z*-]+\s*=\s*(?:"[^"]*"|[^",;\s]+))*)')
 _IS_NEXT = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
+
+T = TypeVar("T")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +221,11 @@ class Peers:
         parts: dict[str, Any] = {"filter": _filter(filter)} if filter else {}
         body = fields.encode_json(codec.body("CatalogRequestMessage", **parts))
         answer = await self._ask("POST", peer, url, body, MAX_CATALOG)
-        value = await _read_aside(answer.body, "Catalog", MAX_CATALOG)
+        value, wrong = await _aside(_read_catalog, answer.body)
+        if wrong:
+            log.warning(
+                "datasets were left out", peer=peer.id or peer.address, reasons=wrong[:_MAX_SAID]
+            )
         participant = value["participantId"]
         if peer.id and participant != peer.id:
             raise PeerFault("the catalogue is another participant's")
@@ -226,7 +236,7 @@ class Peers:
         """Raises ``NotFound``, or what else the peer answered with."""
         url = f"{peer.address}{paths.DATASETS}/{paths.segment(dataset_id)}"
         answer = await self._ask("GET", peer, url, b"", MAX_DATASET)
-        value = await _read_aside(answer.body, "Dataset", MAX_DATASET)
+        value = await _aside(_read_dataset, answer.body)
         try:
             found = dcat.read_dataset(value, peer.id or peer.address)
         except InvalidInput as error:
@@ -322,10 +332,23 @@ def _read(body: bytes, kind: str, limit: int) -> dict[str, Any]:
         raise PeerFault(error.message) from error
 
 
-async def _read_aside(body: bytes, kind: str, limit: int) -> dict[str, Any]:
-    if len(body) <= _SMALL:
-        return _read(body, kind, limit)
-    return await asyncio.to_thread(_read, body, kind, limit)
+def _read_catalog(body: bytes) -> tuple[dict[str, Any], list[str]]:
+    try:
+        return reading.read_catalog(body, limit=MAX_CATALOG)
+    except InvalidInput as error:
+        raise PeerFault(error.message) from error
+
+
+def _read_dataset(body: bytes) -> dict[str, Any]:
+    try:
+        return reading.read_dataset(body, limit=MAX_DATASET)
+    except InvalidInput as error:
+        raise PeerFault(error.message) from error
+
+
+async def _aside(read: Callable[[bytes], T], body: bytes) -> T:
+    """Without holding up the event loop where it is much."""
+    return read(body) if len(body) <= _SMALL else await asyncio.to_thread(read, body)
 
 
 def _error(answer: Answer) -> ConnectorError:
