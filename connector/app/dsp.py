@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from starlette.applications import Starlette
 
 from connector import config
 from connector.app.base import Base
@@ -162,8 +161,7 @@ async def open_door(base: Base[config.Node], reach: Reach, behind: Behind) -> As
         check_address=reach.check_address,
         observe=base.metrics.call,
     )
-    app = Starlette(routes=[*door.routes(sources), *pull.routes(behind.pulls)])
-    app.router.redirect_slashes = False
+    app = door.serving([*door.routes(sources), *pull.routes(behind.pulls)])
     # The space's certificate serves where the operator has none of the web's PKI.
     tls = None if settings.plain_http else base.tls() or ServerTls(*base.keys.tls_paths())
     http = HttpDoor(app, settings.listen, tls, setting="dsp.listen")

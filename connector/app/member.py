@@ -204,6 +204,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 dataplane=pulls,
                 clock=clock,
                 address=reach.address,
+                is_scope=lambda name: base.meter.last(name)[0] > 0,
             ),
             Automation(**dataclasses.asdict(settings.automation)),
         )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -21,6 +22,7 @@ from connector._pb.dataspace.metering.v1.metering_pb2_grpc import (
 )
 from connector.app import logs
 from connector.app.base import Base, open_base, witness_checks
+from connector.app.dsp import root_url
 from connector.app.enrolment import join
 from connector.app.management import http_management
 from connector.app.member import Member, open_member
@@ -190,6 +192,7 @@ class Node:
         transfers = [process for process in open_ if process.waiting]
         return [
             *checks,
+            _other_makes(base.settings.dsp),
             Check(
                 "approvals", True, f"{len(waiting)} wait for a person", "connector approvals list"
             ),
@@ -266,3 +269,13 @@ def _try(name: str, check: Callable[[], object], hint: str) -> Check:
     except ConnectorError as error:
         return Check(name, False, error.message, error.hint or hint)
     return Check(name, True, "holds")
+
+
+def _other_makes(dsp: config.Dsp) -> Check:
+    """Where connectors of other makes, and consumers of files, find this node."""
+    root = root_url(dsp)
+    if not root:
+        return Check("data over https", True, "not served", "set dsp.listen in connector.toml")
+    local = urlsplit(root).hostname in config.LOOPBACK
+    said = f"{root}, which only this machine can reach" if local else root
+    return Check("data over https", True, said, "set dsp.url to what peers reach" if local else "")

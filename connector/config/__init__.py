@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 import tomllib
 import types
 import typing
@@ -28,6 +29,7 @@ MAX_FILE_BYTES = 65_536
 CORES = ("auto", "python", "native")
 MAX_ITEMS = 256  # of a list
 MAX_PEER_ID = 256
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
 EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104  nobody is told to bind to it
 LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -356,13 +358,15 @@ def _check_dsp(config: Node) -> None:
         try:
             ipaddress.ip_network(one)
         except ValueError:
-            if not one or "/" in one or not one.isascii():
+            if not _HOST.fullmatch(one):
                 raise ConfigError(f"dsp.allow[{at}]: must be a network or a host name") from None
     names: set[str] = set()
     for at, peer in enumerate(config.peer):
         if not peer.id or len(peer.id) > MAX_PEER_ID or peer.id in {*names, config.did}:
             raise ConfigError(f"peer[{at}].id: must be a participant id of its own")
         names.add(peer.id)
+        if peer.presents and not peer.url:
+            raise ConfigError(f"peer[{at}].presents: goes to the origin of url, and there is none")
         if peer.url and not is_peer_url(peer.url, plain_http=dsp.plain_http):
             raise ConfigError(
                 f"peer[{at}].url: must be https://host[:port][/path]",

@@ -60,6 +60,7 @@ class Consumer:
         store: NegotiationStore,
         lookup: Callable[[str], Participant],
         fetch: FetchDataset,
+        is_scope: Callable[[str], bool],
         address: Callable[[str], Awaitable[str]],
         clock: Clock,
         automation: Automation,
@@ -69,6 +70,7 @@ class Consumer:
         self._store = store
         self._lookup = lookup
         self._fetch = fetch
+        self._is_scope = is_scope
         self._address = address
         self._clock = clock
         self._automation = automation
@@ -212,7 +214,8 @@ class Consumer:
                 space=self._space,
                 now=self._clock.now(),
             )
-            if await self._store.agreement(agreement.terms.id) is not None:
+            name = agreement.terms.id
+            if await self._store.agreement(name) is not None or self._is_scope(name):
                 raise PeerFault("agreement: its id is taken")
         except Unavailable:
             raise

@@ -47,6 +47,10 @@ MAX_LISTED = 1000
 MAX_POSTS = 256  # read at a time
 
 
+def _no_scope(_: str) -> bool:
+    return False
+
+
 async def _by_stream(_: str) -> str:
     return ""
 
@@ -59,6 +63,7 @@ class Collaborators:
     provider for the publisher's JWS of a dataset; ``stop_uses`` stops the running uses of an
     agreement and says how many there were. ``journal`` may be given an act twice. ``address``
     gives the base URL of the HTTPS binding by which a peer is reached, or "" for the stream.
+    ``is_scope`` says whether our log has receipts under a name, which no agreement may take then.
     """
 
     ourselves: Ourselves
@@ -72,6 +77,7 @@ class Collaborators:
     stop_uses: StopUses
     dataplane: DataPlane
     clock: Clock
+    is_scope: Callable[[str], bool] = _no_scope
     address: Callable[[str], Awaitable[str]] = _by_stream
 
 
@@ -110,6 +116,7 @@ class Negotiations:
             store=store,
             lookup=with_.lookup,
             fetch=with_.fetch,
+            is_scope=with_.is_scope,
             address=with_.address,
             clock=with_.clock,
             automation=automation,

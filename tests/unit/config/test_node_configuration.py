@@ -116,6 +116,8 @@ WRONG = {
     "a door by plain HTTP": (NODE + '[dsp]\nurl = "http://a.example"', "dsp.url"),
     "a door with a question": (NODE + '[dsp]\nurl = "https://a.example/?b"', "dsp.url"),
     "an exception that is a URL": (NODE + '[dsp]\nallow = ["https://a.example"]', "allow"),
+    "an exception that is no name": (NODE + '[dsp]\nallow = ["a b"]', "allow"),
+    "a token for nowhere": (NODE + '[[peer]]\nid = "B"\npresents = "t"', "presents"),
     "an exception that is empty": (NODE + '[dsp]\nallow = [""]', "allow"),
     "a word of the door's that is none": (NODE + "[dsp]\nplain = true", "plain"),
     "a peer without an id": (NODE + '[[peer]]\nurl = "https://a.example"', "id"),

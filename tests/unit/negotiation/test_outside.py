@@ -187,6 +187,15 @@ async def test_a_stranger_s_agreement_that_is_not_what_was_negotiated(document):
     assert [one.type for one in await posts(bureau)] == [MessageType.TERMINATION]
 
 
+async def test_a_stranger_s_agreement_takes_no_name_that_our_log_has():
+    bureau = node(TOURISM)
+    bureau.service._consumer._is_scope = lambda name: name == "agreement-7"
+    negotiation, _ = await asked(bureau)
+    agreed = Message(MessageType.AGREEMENT, negotiation.pid, "their-2", agreement=their_agreement())
+    found = await bureau.service.receive(AS_PROVIDER, agreed)
+    assert (found.state, found.reason) == (State.TERMINATED, "agreement: its id is taken")
+
+
 FOREIGN = [
     {"action": "use", "constraint": [{"and": [{"leftOperand": "edc:inForceDate"}]}]},
     {"action": "use", "constraint": [{"leftOperand": "x", "operator": "eq", "rightOperand": 1.5}]},

@@ -78,6 +78,24 @@ async def test_versions_are_open_to_everybody(place):
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/negotiations", 404, "ContractNegotiationError"),
+        ("DELETE", "/negotiations/1", 405, "ContractNegotiationError"),
+        ("GET", "/transfers/1/start", 405, "TransferError"),
+        ("POST", "/transfers/1/start/", 404, "TransferError"),
+        ("GET", "/nowhere", 404, "CatalogError"),
+        ("PUT", "/catalog/request", 405, "CatalogError"),
+    ],
+)
+async def test_what_is_not_there_is_said_in_the_protocol_s_words(place, method, path, status, kind):
+    client = Caller(place).client
+    response = await client.request(method, f"/2025-1{path}")
+    refused(response, status, kind)
+    assert ("allow" in response.headers) is (status == 405)
+
+
 async def test_a_request_ends_in_an_agreement(place):
     caller = Caller(place)
     pid = await requested(place, caller)

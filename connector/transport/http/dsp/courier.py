@@ -28,7 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 import stamina
 import structlog
 
-from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
+from connector.errors import ConnectorError, InternalError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
 from connector.model.content import Content
 from connector.model.negotiation import AgreementNotice, Message, Party
@@ -264,9 +264,19 @@ class Courier:
         ours = process[f"{errand.post.channel.party}Pid"] == errand.post.pid
         return ours and process["state"] in REACHED[content.type]
 
+    async def _way(self, post: Post) -> Way:
+        """While it is we who can deal with nobody (our view of the directory is too old) the
+        message waits, and that is no attempt. Raises what else ``introduce`` does."""
+        async for attempt in stamina.retry_context(
+            on=Unavailable, attempts=None, timeout=None, wait_initial=_AGAIN_S, wait_max=30.0
+        ):
+            with attempt:
+                return await self._introduce(post.peer, post.address)
+        raise InternalError("unreachable")  # the loop above ends by a return or a raise
+
     async def _ask(self, method: str, errand: _Errand, path: str) -> Answer:
         post = errand.post
-        way = await self._introduce(post.peer, post.address)
+        way = await self._way(post)
         headers, body = way.headers(), b""
         if post.correlation_id:
             headers[CORRELATION_HEADER] = post.correlation_id

@@ -16,12 +16,13 @@ own messages (``courier``).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -37,7 +38,7 @@ from connector.transport.http.dsp import codec, did, paths
 from connector.transport.http.dsp.authority import Authenticate
 from connector.transport.http.dsp.catalogue import Catalogue
 from connector.transport.http.dsp.dcat import Service
-from connector.transport.http.dsp.exchange import Endpoint, Exchange, Handle, answer
+from connector.transport.http.dsp.exchange import Endpoint, Exchange, Handle, answer, unknown
 from connector.transport.http.dsp.holds import Holds
 
 Process: TypeAlias = Negotiation | TransferProcess
@@ -107,7 +108,12 @@ class Sources:
 
 
 def application(sources: Sources) -> Starlette:
-    app = Starlette(routes=routes(sources))
+    return serving(routes(sources))
+
+
+def serving(routes: Sequence[Route]) -> Starlette:
+    """Nothing is redirected, and what is not there is said in the protocol's words."""
+    app = Starlette(routes=routes, exception_handlers={HTTPException: unknown})
     app.router.redirect_slashes = False
     return app
 

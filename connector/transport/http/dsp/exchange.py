@@ -26,9 +26,11 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -52,7 +54,7 @@ from connector.negotiation.ledger import CORRELATION
 from connector.negotiation.messages import MAX_PID
 from connector.ports.clock import Clock
 from connector.transport.http import body
-from connector.transport.http.dsp import codec, reading
+from connector.transport.http.dsp import codec, paths, reading
 from connector.transport.http.dsp.authority import Authenticate
 from connector.transport.http.errors import headers_of, status_of
 
@@ -156,6 +158,17 @@ class Endpoint:
             provider_pid=pids.get("providerPid", ""),
         )
         return answer(shown, status, headers)
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """A path or a method that the binding does not have: its error object all the same."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    below = request.url.path.removeprefix(paths.BASE)
+    kinds = {paths.NEGOTIATIONS: codec.NEGOTIATION_ERROR, paths.TRANSFERS: codec.TRANSFER_ERROR}
+    kind = next((kinds[start] for start in kinds if below.startswith(start)), codec.CATALOG_ERROR)
+    reason = "no such path" if status == 404 else HTTPStatus(status).phrase.lower()
+    headers = {**_NO_STORE, **(getattr(error, "headers", None) or {})}
+    return answer(codec.error_json(kind, "not_found", [reason]), status, headers)
 
 
 def answer(

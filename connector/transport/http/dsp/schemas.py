@@ -63,6 +63,8 @@ _PLACES = 3  # at most so many are named in one refusal
 _LONGEST = 200  # characters of a place or of what is wrong there
 _EXPLAINED = 1000  # values of a message in which it is looked for what is wrong
 _FIRST = 2  # of each list, where there are more than that
+_EXPLAINED = 1000  # values of a message in which it is looked for what is wrong
+_FIRST = 2  # of each list, where there are more than that
 _LINEAR = RegexOptions()  # an engine without backtracking: a pattern takes linear time
 _ALTERNATIVE = re.compile(r"(.*/(oneOf|anyOf))/[0-9]+/required")
 

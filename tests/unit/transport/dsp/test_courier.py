@@ -378,6 +378,20 @@ async def test_what_passes_is_tried_again_and_in_the_end_given_up(
     assert (what, len(same.asked)) == ("abandoned", module.ATTEMPTS)
 
 
+async def test_that_we_can_deal_with_nobody_is_no_attempt() -> None:
+    """Our own view of the directory is too old for a while: that is not the peer's silence."""
+    outbox, peer = Outbox(), Peer(*[say(503)] * (module.ATTEMPTS - 2), say(200))
+    outbox.add(accepted())
+    stale = [Unavailable("the view of the directory is too old")] * 5
+
+    async def introduce(peer: str, address: str) -> Way:
+        if stale:
+            raise stale.pop()
+        return Way(authorization="Bearer t")
+
+    assert await carry(outbox, peer, introduce=introduce) == [("c-1", "delivered", "")]
+
+
 async def test_an_address_that_leads_inside_is_not_tried_again() -> None:
     outbox, peer = Outbox(), Peer(NotAllowed("inside"))
     ((_, what, _),) = await afterwards(outbox, peer, accepted())
