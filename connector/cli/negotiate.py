@@ -267,6 +267,7 @@ def _show(found: Negotiation, as_json: bool, states: list[str] | None = None) ->
         output.say(f"next: connector approvals approve {found.pid} (or reject, counter)")
     elif found.state == "FINALIZED" and found.party == "consumer":
         output.say(f"next: connector query {found.agreement_id} --purpose ... --sql ...")
+        output.say(f"  or: connector transfer request {found.agreement_id}, where data may flow")
     elif found.state == "OFFERED":
         output.say("the consumer has not answered yet: see connector negotiate --list")
     elif found.state == "REQUESTED":

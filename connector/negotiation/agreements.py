@@ -183,10 +183,10 @@ def canonical(terms: Terms) -> tuple[object, ...]:
 def restates(offer: Offer, ours: Offer) -> bool:
     """Whether ``offer`` is ``ours`` as a connector from outside repeats it.
 
-    Connectors that keep policies as JSON-LD write a number as text, a list of one as its item and
-    a longer one as the text of its expansion, and drop what their vocabulary does not have (the
-    unit). So what they ask for by our offer's id, and in all else the same, is our offer as it
-    stands, and it is agreed to as we wrote it.
+    Connectors that keep policies as JSON-LD write a number as text and a list of one as its item,
+    and drop what their vocabulary does not have (the unit). So what they ask for by our offer's
+    id, and in all else the same, is our offer as it stands, and it is agreed to as we wrote it.
+    How they write longer lists is a matter of the wire.
     """
     return (offer.id, offer.target) == (ours.id, ours.target) and _loose(offer.terms) == _loose(
         ours.terms
@@ -209,14 +209,6 @@ def _loose(terms: Terms) -> tuple[object, ...]:
 
 
 def _restated(right: Operand) -> list[str]:
-    if isinstance(right, tuple) and len(right) == 1:
-        right = right[0]
-    if isinstance(right, str) and right.startswith("["):
-        try:
-            values = fields.parse_json(right.encode(), what="list")
-            return sorted(str(value["@value"]) for value in values)
-        except (InvalidInput, KeyError, TypeError):
-            return [right]
     return sorted(right) if isinstance(right, tuple) else [str(right)]
 
 

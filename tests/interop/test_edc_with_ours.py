@@ -128,7 +128,7 @@ def test_a_pause_and_the_way_back_by_either(both: Pair, granted: str) -> None:
     assert paused["reason"] == "the EDC pauses"
     assert fetch(first).status_code == 401
     both.management.resume(transfer)
-    second = both.management.reference(transfer)
+    second = both.management.reference(transfer, first)
     both.management.transferred(transfer, "STARTED")
     assert second.authorization != first.authorization
     assert fetch(first).status_code == 401
@@ -138,7 +138,7 @@ def test_a_pause_and_the_way_back_by_either(both: Pair, granted: str) -> None:
     both.management.transferred(transfer, "SUSPENDED")
     assert fetch(second).status_code == 401
     both.run("transfer", "resume", pid)
-    third = both.management.reference(transfer)
+    third = both.management.reference(transfer, second)
     assert fetch(third).content == SOME
     both.run("transfer", "complete", pid)
     both.management.transferred(transfer, "COMPLETED")
@@ -362,6 +362,47 @@ def test_the_end_of_a_negotiation_before_we_sign(both: Pair, bought: str) -> Non
         assert done["state"] == "FINALIZED"
     finally:
         both.restart()
+
+
+# What gets lost on the way.
+
+
+def test_answers_to_the_edc_that_are_lost(both: Pair) -> None:
+    """It sends again what we had taken, and so do we."""
+    theirs = ["/negotiations/request", "/agreement/verification", "/transfers/request", "/start"]
+    both.recorder.lose += [*theirs, "/suspension"]
+    both.edc.recorder.lose += ["/agreement", "/events", "/start", "/start", "/completion"]
+    offered = both.management.dataset(both.ours, "research")
+    negotiation = both.management.request(both.ours, offered)
+    agreement = both.management.agreed(negotiation)
+    negotiations = both.run("negotiate", "--list")["negotiations"]
+    assert [one["state"] for one in negotiations if one["peer_pid"] == negotiation] == ["FINALIZED"]
+
+    transfer, reference = both.management.pull(both.ours, agreement)
+    assert fetch(reference).content == SOME
+    both.management.suspend(transfer, "a pause")
+    pid = both.transfer(transfer, "SUSPENDED")["pid"]
+    both.management.transferred(transfer, "SUSPENDED")
+    both.management.resume(transfer)
+    again = both.management.reference(transfer, reference)
+    assert fetch(again).content == SOME
+    both.run("transfer", "complete", pid)
+    both.management.transferred(transfer, "COMPLETED")
+    assert (both.recorder.lose, both.edc.recorder.lose) == ([], [])
+    known = [one["peer_pid"] for one in both.run("transfer", "list")["transfers"]]
+    assert known.count(transfer) == 1
+
+
+def test_answers_of_the_edc_that_are_lost(both: Pair, tmp_path: Path) -> None:
+    both.edc.recorder.lose += ["/agreement/verification", "/transfers/request", "/completion"]
+    both.recorder.lose += ["/events", "/start"]
+    done = both.run("negotiate", "its-research", "--provider", OTHER)["negotiation"]
+    assert done["state"] == "FINALIZED"
+    pid, other = requested(both, done["agreement_id"])
+    assert pulled(both, pid, tmp_path / "pulled") == SOME
+    both.run("transfer", "complete", pid)
+    both.management.transferred(other, "DEPROVISIONED")
+    assert (both.recorder.lose, both.edc.recorder.lose) == ([], [])
 
 
 # On the wire.

@@ -184,14 +184,20 @@ class Management:
         transfer = self.transfer(peer, agreement)
         return transfer, self.reference(transfer)
 
-    def reference(self, transfer: str) -> DataReference:
-        """Wait for the next start of a transfer, and where it says to pull from."""
-        started = _first(self._received, transfer, "TransferProcessStarted")
-        properties = started["dataAddress"]["properties"]
-        short = {key.removeprefix(EDC): value for key, value in properties.items()}
-        if not {"endpoint", "authorization"} <= short.keys():
-            raise Failed(f"nowhere to pull from: {short}")
-        return DataReference(short["endpoint"], short["authorization"], short)
+    def reference(self, transfer: str, last: DataReference | None = None) -> DataReference:
+        """Wait for a start of a transfer, and where it says to pull from.
+
+        ``last``: what an earlier start said, which may come twice.
+        """
+        while True:
+            started = _first(self._received, transfer, "TransferProcessStarted")
+            properties = started["dataAddress"]["properties"]
+            short = {key.removeprefix(EDC): value for key, value in properties.items()}
+            if not {"endpoint", "authorization"} <= short.keys():
+                raise Failed(f"nowhere to pull from: {short}")
+            found = DataReference(short["endpoint"], short["authorization"], short)
+            if found != last:
+                return found
 
     # --- of either side's processes ---
 

@@ -42,10 +42,22 @@ class Exchange:
 
 @dataclass
 class Recorder:
-    """Where the proxy listens, and what it saw so far."""
+    """Where the proxy listens, and what it saw so far.
+
+    ``lose``: endings of paths whose next answer gets lost, once for each: the message arrives, and
+    its sender hears 503.
+    """
 
     url: str
     exchanges: list[Exchange] = field(default_factory=list)
+    lose: list[str] = field(default_factory=list)
+
+    def lost(self, path: str) -> bool:
+        for ending in self.lose:
+            if path.endswith(ending):
+                self.lose.remove(ending)
+                return True
+        return False
 
     def messages(self, kind: str) -> list[dict[str, object]]:
         """The requests' bodies whose ``@type`` is ``kind``, in order."""
@@ -75,6 +87,11 @@ def record(port: int, upstream: str) -> Iterator[Recorder]:
             recorder.exchanges.append(
                 Exchange(self.command, self.path, headers, body, response.status, kept, answer)
             )
+            if recorder.lost(self.path):
+                self.send_response_only(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response_only(response.status)
             for name, value in kept.items():
                 self.send_header(name, value)

@@ -77,6 +77,8 @@ def test_an_offer_that_can_be_enforced(place: tuple[Path, FakeNode]) -> None:
     assert (looked.peer, looked.dataset_id) == (URL, DATASET)
     assert (asked.provider, asked.dataset_id, asked.offer_id) == (PEER, DATASET, "urn:offer:1")
     assert not asked.accept_unenforced
+    # What was shown is asked for, whatever the peer calls its offer next time.
+    assert json.loads(asked.terms) == {"permission": OFFER["permission"]}
 
 
 def test_one_of_several_offers_must_be_named(place: tuple[Path, FakeNode]) -> None:
@@ -98,6 +100,7 @@ def test_terms_that_cannot_be_enforced_are_shown_first(
     assert "acme:pay" in capsys.readouterr().err
     (asked,) = node.asked_for("Negotiate")
     assert asked.accept_unenforced
+    assert "acme:pay" in asked.terms.decode()
 
 
 def test_a_counter_offer_with_such_terms(place: tuple[Path, FakeNode]) -> None:

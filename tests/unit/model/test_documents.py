@@ -31,6 +31,7 @@ from connector.model.terms import (
     offer_json,
     parse_agreement,
     parse_offer,
+    parse_sections,
 )
 from tests.vectors import scenario
 
@@ -318,3 +319,13 @@ def test_milliseconds_are_exact() -> None:
         time = fields.parse_time(fields.format_millis(millis))
         since = time - datetime(1970, 1, 1, tzinfo=UTC)
         assert since == timedelta(milliseconds=millis)
+
+
+def test_a_peers_own_terms_are_kept_where_they_may_be() -> None:
+    duty = {"action": "use", "duty": [{"action": "acme:pay"}]}
+    text = fields.encode_json({"permission": [duty, {"action": "use"}], "acme:fee": 5})
+    with pytest.raises(InvalidInput):
+        parse_sections(text)
+    terms = parse_sections(text, strict=False)
+    assert [key for key, _ in terms.others] == ["permission", "acme:fee"]
+    assert len(terms.permissions) == 1

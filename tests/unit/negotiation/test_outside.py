@@ -262,13 +262,12 @@ async def test_our_offer_that_comes_back_as_text_is_agreed_to_as_we_wrote_it():
 
 
 RESTATED = {
-    "text of a list": (("a", "b"), '[{"@value":"b"},{"@value":"a"}]', True),
+    "another order": (("a", "b"), ("b", "a"), True),
     "a list of one": (("a",), "a", True),
     "a number": (5, "5", True),
     "another number": (5, "6", False),
-    "a longer list": (("a", "b"), '[{"@value":"a"},{"@value":"b"},{"@value":"c"}]', False),
-    "no list": (("a", "b"), "[oops", False),
-    "another shape": (("a", "b"), '[{"a":"b"}]', False),
+    "a longer list": (("a", "b"), ("a", "b", "c"), False),
+    "no list": (("a", "b"), "a", False),
 }
 
 
