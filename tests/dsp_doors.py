@@ -18,6 +18,7 @@ from connector.identity.statements import public_bytes
 from connector.model.participant import Participant
 from connector.negotiation import messages
 from connector.negotiation.automation import Automation
+from connector.transport.calls import OpenCalls, Watch
 from connector.transport.http.dsp import codec, schemas
 from connector.transport.http.dsp.authority import (
     MemberTokens,
@@ -53,6 +54,7 @@ class Place:
         self.store = SqliteDatasetStore(Path(":memory:"))
         self.holds = Holds()
         self.observed: list[tuple[str, str]] = []
+        self.calls = OpenCalls()
         self.clock = Clock()
         lookup = self.node.lookup
         static = StaticTokens({STRANGER: STRANGER_TOKEN, ANOTHER: ANOTHER_TOKEN}, lookup)
@@ -72,10 +74,12 @@ class Place:
                 agreement=self.agreement,
                 datasets=self.store,
                 holds=self.holds,
-                clock=self.clock,
-                observe=lambda name, status, _: self.observed.append((name, status)),
+                watch=Watch(self.calls, self.clock, self.observe),
             )
         )
+
+    def observe(self, name: str, status: str, _: float) -> None:
+        self.observed.append((name, status))
 
     async def receive(self, channel, content, digest):
         return await self.node.service.receive(channel, content, digest)

@@ -20,6 +20,7 @@ from connector.model.participant import Participant
 from connector.negotiation.service import Negotiations
 from connector.ports.datasets import DatasetStore
 from connector.ports.negotiation import Post
+from connector.transport.calls import OpenCalls, Watch
 from connector.transport.http.dsp import door, paths, pull
 from connector.transport.http.dsp.authority import MemberTokens, StaticTokens, by_bearer
 from connector.transport.http.dsp.courier import Courier
@@ -107,13 +108,14 @@ async def open_reach(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
     """What the door serves. ``members`` gives the record of an active member, ``ready`` says why
-    peers would not be served now, or nothing."""
+    peers would not be served now, or nothing; its requests are among ``calls`` while they run."""
 
     negotiations: Negotiations
     datasets: DatasetStore
     pulls: Pulls
     members: Callable[[str], Participant]
     ready: Callable[[], str]
+    calls: OpenCalls
 
 
 @asynccontextmanager
@@ -157,9 +159,8 @@ async def open_door(base: Base[config.Node], reach: Reach, behind: Behind) -> As
         agreement=behind.negotiations.agreement,
         datasets=behind.datasets,
         holds=reach.holds,
-        clock=base.clock,
+        watch=Watch(behind.calls, base.clock, base.metrics.call),
         check_address=reach.check_address,
-        observe=base.metrics.call,
     )
     app = door.serving([*door.routes(sources), *pull.routes(behind.pulls)])
     # The space's certificate serves where the operator has none of the web's PKI.

@@ -344,6 +344,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
             pulls=pulls,
             members=members,
             ready=member.not_ready,
+            calls=calls,
         )
         await stack.enter_async_context(open_door(base, reach, behind))
         # Before doors that serve pulls are closed: they wait for what flows.

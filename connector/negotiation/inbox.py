@@ -22,7 +22,8 @@ from connector.errors import (
     RateLimited,
     Unavailable,
 )
-from connector.model.content import Content
+from connector.model import correlation
+from connector.model.content import Content, process_ids
 from connector.model.negotiation import (
     AgreementNotice,
     AgreementState,
@@ -39,14 +40,13 @@ from connector.negotiation import agreements, machine, messages
 from connector.negotiation.consumer import Consumer
 from connector.negotiation.draft import Draft
 from connector.negotiation.frames import Envelope
-from connector.negotiation.ledger import CORRELATION, Ledger
+from connector.negotiation.ledger import Ledger
 from connector.negotiation.provider import Provider
 from connector.negotiation.transfers import Transfers
 from connector.ports.negotiation import NegotiationStore, Post
 
 MAX_OPEN = 64  # negotiations with one peer, in one role, that are not final
 MAX_REFUSED = 64  # refused messages on one stream before it is ended
-MAX_CORRELATION = 64
 MAX_LOST = 64  # posts of one process that are forgotten together
 BATCH = 32  # messages read from the store at a time
 
@@ -181,7 +181,7 @@ class Inbox:
                 side = self._consumer if channel.party is Party.CONSUMER else self._provider
                 if negotiation is None:
                     await self.require_few_open(channel)
-                elif _names(channel.party, content)[0] == "" and content.type in _STARTS:
+                elif process_ids(channel.party, content)[0] == "" and content.type in _STARTS:
                     if content.offer != negotiation.offer and heard != negotiation.heard:
                         raise Conflict("this process id has begun another negotiation")
                     return Draft(channel, negotiation)
@@ -199,7 +199,7 @@ class Inbox:
         self, channel: Channel, content: Message | ContractNegotiationError
     ) -> Negotiation | None:
         """The negotiation that both process ids name; None for the first message of one."""
-        ours, theirs = _names(channel.party, content)
+        ours, theirs = process_ids(channel.party, content)
         if not ours:
             found = await self._store.by_peer_pid(channel, theirs)
             starts = isinstance(content, Message) and content.type in _STARTS
@@ -273,20 +273,13 @@ class Mailbox:
 
     async def deliver(self, envelope: Envelope) -> None:
         known = envelope.correlation_id
-        usable = len(known) <= MAX_CORRELATION and known.isascii() and known.isalnum()
-        with structlog.contextvars.bound_contextvars(**{CORRELATION: known} if usable else {}):
+        bound = {correlation.CORRELATION: known} if correlation.is_usable(known) else {}
+        with structlog.contextvars.bound_contextvars(**bound):
             if await self._inbox.deliver(self._channel, envelope):
                 return
         self._refused += 1
         if self._refused > MAX_REFUSED:
             raise PeerFault("too many messages that had to be refused")
-
-
-def _names(party: Party, content: Message | ContractNegotiationError) -> tuple[str, str]:
-    """(our process id, the peer's) as ``content`` has them."""
-    if party is Party.CONSUMER:
-        return content.consumer_pid, content.provider_pid
-    return content.provider_pid, content.consumer_pid
 
 
 def _is_of_an_agreement(content: Content) -> bool:

@@ -22,6 +22,7 @@ from typing import TypeVar
 import structlog
 
 from connector.errors import ConnectorError, NotFound, PeerFault, RateLimited, Unavailable
+from connector.model.correlation import CORRELATION
 from connector.model.negotiation import (
     AgreementState,
     Channel,
@@ -37,7 +38,6 @@ from connector.ports.clock import Clock
 from connector.ports.journal import Journal
 from connector.ports.negotiation import Act, Change, Counts, Letter, NegotiationStore, Post
 
-CORRELATION = "correlation_id"  # the name under which log lines and letters carry it
 MAX_OUTBOX = 1000  # messages that a peer has not acknowledged
 MAX_FOLLOWED = 64  # changes that a slow follower may be behind before it misses some
 

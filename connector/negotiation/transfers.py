@@ -27,6 +27,7 @@ from connector.errors import (
     Refused,
     Unavailable,
 )
+from connector.model.content import process_ids
 from connector.model.negotiation import AgreementState, Channel, Party, StoredAgreement
 from connector.model.transfer import (
     DataAddress,
@@ -208,7 +209,7 @@ class Transfers:
             if not heard or process.heard != heard:
                 raise
             return draft
-        step.note(peer_pid=_names(channel.party, content)[1], heard=heard or process.heard)
+        step.note(peer_pid=process_ids(channel.party, content)[1], heard=heard or process.heard)
         if step.process.resuming and not self._automation.start:
             step.wait("approval")
         await self._apply(step)
@@ -284,7 +285,7 @@ class Transfers:
         self, channel: Channel, content: TransferMessage | TransferError
     ) -> TransferProcess:
         """The process that both ids name. Raises ``NotFound``."""
-        ours, theirs = _names(channel.party, content)
+        ours, theirs = process_ids(channel.party, content)
         if ours:
             found = await self._store.transfer(ours)
         else:
@@ -397,10 +398,3 @@ def _require_active(agreement: StoredAgreement | None) -> StoredAgreement:
     if agreement is None or agreement.state is not AgreementState.ACTIVE:
         raise Conflict("the agreement has ended", hint="negotiate another one")
     return agreement
-
-
-def _names(party: Party, content: TransferMessage | TransferError) -> tuple[str, str]:
-    """(our process id, the peer's) as ``content`` has them."""
-    if party is Party.CONSUMER:
-        return content.consumer_pid, content.provider_pid
-    return content.provider_pid, content.consumer_pid

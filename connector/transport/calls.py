@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 
 from connector.errors import ConnectorError, InternalError, Unauthenticated, Unavailable
+from connector.model.correlation import CORRELATION, is_usable
 from connector.ports.clock import Clock
 
 log = structlog.get_logger()
 
-MAX_CORRELATION = 64
 REPORTER = "reporter:"  # before a reporter's name, where else a DID would stand
 
 _correlation: contextvars.ContextVar[str] = contextvars.ContextVar("correlation", default="")
@@ -35,13 +35,14 @@ def correlation_id() -> str:
 
 def bind_correlation(value: str) -> None:
     """Go on under a correlation id that came from elsewhere."""
-    usable = len(value) <= MAX_CORRELATION and value.isascii() and value.isalnum()
-    _correlation.set(value if usable else "")
-    structlog.contextvars.bind_contextvars(correlation_id=correlation_id())
+    _correlation.set(value if is_usable(value) else "")
+    structlog.contextvars.bind_contextvars(**{CORRELATION: correlation_id()})
 
 
 @dataclass(eq=False, slots=True)
-class _Call:
+class Call:
+    """``caller``: may be told once it is known; nobody cuts a call of whom nothing is known."""
+
     task: asyncio.Task[Any]
     caller: str
     streaming: bool
@@ -52,14 +53,14 @@ class _Call:
 class OpenCalls:
     """The calls that run now. Used from the event loop alone."""
 
-    _calls: set[_Call] = field(default_factory=set)
+    _calls: set[Call] = field(default_factory=set)
 
     @contextmanager
-    def entered(self, caller: str, *, streaming: bool) -> Iterator[_Call]:
+    def entered(self, caller: str, *, streaming: bool) -> Iterator[Call]:
         task = asyncio.current_task()
         if task is None:
             raise InternalError("a call runs in a task")
-        call = _Call(task, caller, streaming)
+        call = Call(task, caller, streaming)
         self._calls.add(call)
         try:
             yield call
@@ -79,7 +80,7 @@ class OpenCalls:
         """Cut every stream, because the process ends: they would outlast any grace."""
         return self._cut(lambda call: call.streaming, Unavailable("the node is shutting down"))
 
-    def _cut(self, chosen: Callable[[_Call], bool], error: ConnectorError) -> int:
+    def _cut(self, chosen: Callable[[Call], bool], error: ConnectorError) -> int:
         calls = [call for call in self._calls if call.cut is None and chosen(call)]
         for call in calls:
             call.cut = error
@@ -105,8 +106,10 @@ class Watch:
         *,
         streaming: bool,
         caller: Callable[[], str] = str,
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Call]:
         """One call, from its authentication (``caller`` gives a name, or raises) to its end.
+
+        A door whose authentication has to wait does it inside, and sets ``Call.caller``.
 
         Raises ``ConnectorError`` for whatever failed or cut it, and nothing else but
         ``NotImplementedError``, for a call that a door does not offer, and cancellations.
@@ -119,12 +122,14 @@ class Watch:
             name = caller()
             with self._calls.entered(name, streaming=streaming) as call:
                 try:
-                    yield
+                    yield call
                 except asyncio.CancelledError:
                     if call.cut is None:
                         raise  # the caller went away
                     call.task.uncancel()
                     raise call.cut from None
+                finally:
+                    name = call.caller
         except ConnectorError as error:
             status = error.code
             raise

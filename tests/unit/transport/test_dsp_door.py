@@ -565,3 +565,21 @@ async def test_correlation_ids_are_taken_over(place, caplog):
     assert response.status_code == 201
     (post,) = await place.node.service.posts()
     assert post.correlation_id == "abc123"
+
+
+async def test_who_is_cut_off_is_cut_off_while_it_is_served(place):
+    asked = asyncio.Event()
+
+    async def slow(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    place.node.service.receive = slow
+    calling = asyncio.create_task(Caller(place).post("/negotiations/request", request_body()))
+    await asked.wait()
+    assert place.calls.cut_participant(TOURISM) == 0
+    assert place.calls.cut_participant(STRANGER) == 1
+    said = refused(await calling, 401)
+    assert (said["code"], said["consumerPid"]) == ("unauthenticated", "their-1")
+    assert place.observed == [("POST /negotiations/request", "unauthenticated")]
+    assert place.calls.cut_participant(STRANGER) == 0

@@ -8,8 +8,9 @@ from grpc.aio import AioRpcError, Metadata
 
 from connector import errors
 from connector.metering.witness import StaleSize
+from connector.model.correlation import MAX_CORRELATION
 from connector.ports.query import QueryFailed
-from connector.transport.calls import MAX_CORRELATION, bind_correlation, correlation_id
+from connector.transport.calls import bind_correlation, correlation_id
 from connector.transport.grpc.errors import MAX_TRAILER, from_rpc, status_of, trailers
 
 REASON = errors.Reason("purpose", "“ads” 广告", "tourism")

@@ -32,8 +32,8 @@ from connector.model.content import Content
 from connector.model.negotiation import Channel, MessageType, Negotiation, Party, StoredAgreement
 from connector.model.transfer import TransferProcess, TransferType
 from connector.negotiation.messages import MAX_PID
-from connector.ports.clock import Clock
 from connector.ports.datasets import DatasetStore
+from connector.transport.calls import Watch
 from connector.transport.http.dsp import codec, did, paths
 from connector.transport.http.dsp.authority import Authenticate
 from connector.transport.http.dsp.catalogue import Catalogue
@@ -76,10 +76,6 @@ def _anywhere(_: str) -> None:
     pass
 
 
-def _unobserved(_: str, __: str, ___: float) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What the door needs of the node.
@@ -102,9 +98,8 @@ class Sources:
     agreement: Callable[[str], Awaitable[StoredAgreement]]
     datasets: DatasetStore
     holds: Holds
-    clock: Clock
+    watch: Watch
     check_address: Callable[[str], None] = _anywhere
-    observe: Callable[[str, str, float], None] = _unobserved
 
 
 def application(sources: Sources) -> Starlette:
@@ -133,8 +128,7 @@ def routes(sources: Sources) -> list[Route]:
             kind=kind,
             handle=handle,
             authenticate=sources.authenticate,
-            clock=sources.clock,
-            observe=sources.observe,
+            watch=sources.watch,
         )
         found.append(Route(paths.BASE + path, endpoint, methods=[method]))
 

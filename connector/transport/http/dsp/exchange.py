@@ -22,7 +22,6 @@ there; a caller without a good token is told so, because its operator has to men
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,10 +48,8 @@ from connector.errors import (
 )
 from connector.model import fields
 from connector.model.participant import Participant
-from connector.negotiation.inbox import MAX_CORRELATION
-from connector.negotiation.ledger import CORRELATION
 from connector.negotiation.messages import MAX_PID
-from connector.ports.clock import Clock
+from connector.transport.calls import Watch
 from connector.transport.http import body
 from connector.transport.http.dsp import codec, paths, reading
 from connector.transport.http.dsp.authority import Authenticate
@@ -111,37 +108,29 @@ Handle = Callable[[Exchange], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An ASGI application for one route. ``kind``: the ``@type`` of its error objects; ``observe``
-    is told (name, status, seconds) of each request."""
+    """An ASGI application for one route. ``kind``: the ``@type`` of its error objects."""
 
     name: str
     kind: str
     handle: Handle
     authenticate: Authenticate
-    clock: Clock
-    observe: Callable[[str, str, float], None]
+    watch: Watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        started = self.clock.monotonic()
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(**{CORRELATION: _correlation(request)})
-        status = "ok"
+        correlation = request.headers.get(CORRELATION_HEADER, "")
         with ExitStack() as stack:
             pids: dict[str, str] = {}
             try:
-                peer = await self.authenticate(request.headers.get("authorization", ""))
-                response = await self.handle(Exchange(request, peer, stack, pids))
+                async with self.watch.over(self.name, correlation, streaming=False) as call:
+                    peer = await self.authenticate(request.headers.get("authorization", ""))
+                    call.caller = peer.did
+                    response = await self.handle(Exchange(request, peer, stack, pids))
             except ConnectorError as error:
-                status = error.code
-                log.info("a request was refused", door=self.name, code=status, reason=error.message)
+                reason = error.message
+                log.info("a request was refused", door=self.name, code=error.code, reason=reason)
                 response = self._refusal(error, pids)
-            except Exception as error:
-                status = InternalError.code
-                log.exception("a request failed", door=self.name, error=type(error).__name__)
-                response = self._refusal(InternalError("internal error"), pids)
             await response(scope, receive, send)
-        self.observe(self.name, status, self.clock.monotonic() - started)
 
     def _refusal(self, error: ConnectorError, pids: Mapping[str, str]) -> Response:
         status = _status(error)
@@ -181,10 +170,3 @@ def _status(error: ConnectorError) -> int:
     if isinstance(error, body.TooMuch | body.WrongType):
         return status_of(error)
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-
-
-def _correlation(request: Request) -> str:
-    """The caller's, if it can be used, or a fresh one."""
-    value = request.headers.get(CORRELATION_HEADER, "")
-    usable = 0 < len(value) <= MAX_CORRELATION and value.isascii() and value.isalnum()
-    return value if usable else secrets.token_hex(8)
