@@ -17,7 +17,6 @@ from connector.transport.http.management import Entry, Services, application
 from connector.transport.http.server import HttpDoor
 from connector.transport.http.tls import ServerTls
 
-LOOPBACK = frozenset({"127.0.0.1", "[::1]", "localhost"})
 TOKEN = "management.token"  # noqa: S105  a file's name
 
 log = structlog.get_logger()
@@ -26,7 +25,8 @@ log = structlog.get_logger()
 def entry_of(address: str, token: str) -> Entry:
     """Who may come in at the port ``address``."""
     if config.is_loopback(address):
-        return Entry(token, LOOPBACK | {address.rpartition(":")[0]})  # 127.0.0.2, for one
+        host = address.rpartition(":")[0]  # 127.0.0.2, for one
+        return Entry(token, frozenset((*config.LOOPBACK, host)))
     return Entry(token)  # a name that the certificate does not have is refused by whoever calls
 
 

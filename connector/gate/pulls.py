@@ -56,7 +56,7 @@ from connector.metering.types import Claim, Reservation
 from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import MAX_TEXT, Outcome, Quantity, UseReceipt
-from connector.model.transfer import DataAddress, TransferProcess, TransferState
+from connector.model.transfer import PULL, DataAddress, TransferProcess, TransferState
 from connector.model.use import Counters
 from connector.policy import inputs
 from connector.policy.constraints import only_purpose, whole
@@ -67,7 +67,6 @@ from connector.ports.pulls import DatasetFiles, PullState, PullStore, ServedFile
 
 log = structlog.get_logger()
 
-FORMAT = "HttpData-PULL"
 ENDPOINT_TYPE = "https://w3id.org/idsa/v4.1/HTTP"
 EDC = "https://w3id.org/edc/v0.0.1/ns/"
 TRACTUSX = "https://w3id.org/tractusx/auth/"
@@ -164,7 +163,7 @@ class Pulls:
         member: Callable[[str], Participant],
         observe: Callable[[UseReceipt], None],
     ) -> None:
-        self.formats = (FORMAT,) if base else ()
+        self.formats = (PULL,) if base else ()
         self._did = did
         self._base = base.rstrip("/")
         self._agreement = agreement
@@ -387,7 +386,7 @@ class Pulls:
             provider=self._did,
             consumer=process.peer,
             purpose=only_purpose(agreement.terms.terms),
-            request=FORMAT.encode(),
+            request=PULL.encode(),
             policy_digest=self._engine.digest,
         )
         if not mine:

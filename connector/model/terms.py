@@ -18,10 +18,8 @@ from typing import Any, TypeAlias
 from connector.errors import InvalidInput
 from connector.model import fields
 
-CONTEXT = (
-    "https://w3id.org/dspace/2025/1/context.jsonld",
-    {"tds": "https://w3id.org/tds/profile/v1#"},
-)
+PROFILE = "https://w3id.org/tds/profile/v1#"  # the namespace of what is ours alone
+CONTEXT = ("https://w3id.org/dspace/2025/1/context.jsonld", {"tds": PROFILE})
 MAX_DOCUMENT_BYTES = 32_768
 MAX_RULES = 16
 MAX_CONSTRAINTS = 64

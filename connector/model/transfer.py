@@ -13,7 +13,10 @@ from typing import Any
 from connector.errors import InvalidInput
 from connector.model import fields
 from connector.model.negotiation import Channel, Party
+from connector.model.terms import PROFILE
 
+PULL = "HttpData-PULL"  # the format of whole datasets, pulled over HTTP
+QUERY = f"{PROFILE}Query"  # of SQL where the data is, over gRPC between members
 MAX_ENDPOINT = 2048  # characters of a URL
 MAX_PROPERTIES = 32
 MAX_NAME = 256  # characters of an endpoint's type, or of a property's name

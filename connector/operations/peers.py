@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from connector.errors import NotFound, Reason
 from connector.model.catalog import Dataset
 from connector.model.terms import Offer
+from connector.model.transfer import QUERY
 from connector.operations.catalogue import Catalogue
 from connector.policy.constraints import check_terms
 from connector.ports.peers import CatalogPeer, FoundPeer, PeerDataset
 
 PAGE = 100  # datasets asked of the directory at once
-QUERY = "https://w3id.org/tds/profile/v1#Query"  # the format of what is asked where it is
 
 
 @dataclass(frozen=True, slots=True)

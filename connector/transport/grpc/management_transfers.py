@@ -11,13 +11,11 @@ from connector._pb.dataspace.management.v1 import management_pb2_grpc as rpc
 from connector.errors import InvalidInput
 from connector.model import fields
 from connector.model.negotiation import Party
-from connector.model.transfer import DataAddress, TransferProcess
+from connector.model.transfer import PULL, DataAddress, TransferProcess
 from connector.negotiation.events import Event
 from connector.operations.services import Services
 from connector.operations.status import Check, Status
 from connector.ports.peers import PullBegun
-
-PULL = "HttpData-PULL"
 
 
 class Node(Protocol):

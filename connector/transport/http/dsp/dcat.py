@@ -23,11 +23,11 @@ from connector.errors import InvalidInput
 from connector.model import fields
 from connector.model.catalog import Classification
 from connector.model.terms import Offer, offer_json, parse_offer
+from connector.model.transfer import QUERY
 from connector.policy.constraints import check_terms
 from connector.transport.http.dsp import odrl
 from connector.transport.http.dsp.schemas import CONTEXT
 
-QUERY_FORMAT = f"{odrl.NAMESPACE}Query"  # SQL where the data is, over gRPC between members
 _REMEMBERED = 16_384  # datasets whose form on the wire is kept
 _MAX_OFFERS = 16
 _MAX_DISTRIBUTIONS = 64
@@ -100,7 +100,7 @@ def _write(data: bytes, service: Service) -> bytes:
     if not listed:
         return b""
     flows = value["tds:classification"] == Classification.GENERAL
-    formats = (*(service.formats if flows else ()), QUERY_FORMAT)
+    formats = (*(service.formats if flows else ()), QUERY)
     shown = {
         "@id": value["@id"],
         "@type": "Dataset",

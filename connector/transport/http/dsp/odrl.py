@@ -29,7 +29,7 @@ from typing import Any
 
 from connector.errors import InvalidInput
 from connector.model import fields
-from connector.model.terms import Constraint
+from connector.model.terms import PROFILE, Constraint
 from connector.policy.constraints import (
     DECLARATIVE_OBLIGATIONS,
     DECLARATIVE_PROHIBITIONS,
@@ -37,7 +37,7 @@ from connector.policy.constraints import (
     understood,
 )
 
-NAMESPACE = "https://w3id.org/tds/profile/v1#"
+NAMESPACE = PROFILE
 PREFIX = "tds:"
 ODRL = "http://www.w3.org/ns/odrl/2/"
 _ODRL_PREFIX = "odrl:"
