@@ -13,7 +13,7 @@ from typing import Any
 from connector.adapters.dataset_files import LocalDatasetFiles
 from connector.adapters.pull_store import SqlitePullStore
 from connector.errors import NotFound, Reason, Unavailable
-from connector.gate.pulls import FORMAT, Pulls
+from connector.gate.pulls import Pulls
 from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
 from connector.model.catalog import Classification, Column, Dataset, Role
@@ -21,7 +21,7 @@ from connector.model.negotiation import Party, StoredAgreement
 from connector.model.participant import Participant
 from connector.model.receipt import UseReceipt
 from connector.model.terms import Offer, agreement_document, parse_agreement
-from connector.model.transfer import DataAddress, TransferProcess, TransferState
+from connector.model.transfer import PULL, DataAddress, TransferProcess, TransferState
 from connector.ports.clock import Clock
 from connector.ports.datasets import PublishedDataset
 from tests.agreements import PROVIDERS, SECRET, TERMS
@@ -197,7 +197,7 @@ def process(pid: str = "urn:uuid:1", **changes: Any) -> TransferProcess:
         party=Party.PROVIDER,
         peer=CONSUMER,
         agreement_id=SCOPE,
-        format=FORMAT,
+        format=PULL,
         state=TransferState.REQUESTED,
         revision=1,
     )

@@ -11,11 +11,10 @@
   (``accounts``), and after a crash the use goes on where it was.
 * The policy is asked when the process starts, for each answer, for each new pair of tokens, and
   again while bytes flow. What it sees is a transfer of the whole dataset.
-* A cut flow is cut at its connection: nothing that waits in a buffer leaves any more.
 
-What the transfer's state is, and what the peers tell each other, is ``negotiation``'s; HTTP is
-``transport.http.dsp.pull``'s. Everything fails closed: no fresh view of the directory, no policy
-answer, no account, no bytes.
+What flows and is cut is ``flows``'s; what the transfer's state is, and what the peers tell each
+other, ``negotiation``'s; HTTP is ``transport.http.dsp.pull``'s. Everything fails closed: no fresh
+view of the directory, no policy answer, no account, no bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -34,7 +34,6 @@ from connector.errors import (
     Conflict,
     ConnectorError,
     NotFound,
-    RateLimited,
     Reason,
     Refused,
     Unauthenticated,
@@ -49,6 +48,7 @@ from connector.gate.deciding import (
     exhausted,
     reservation_of,
 )
+from connector.gate.flows import Answers, Flow, Flows
 from connector.gate.tokens import Pair, Tokens
 from connector.metering.meter import Meter
 from connector.metering.refusals import RefusalLimiter
@@ -71,12 +71,6 @@ ENDPOINT_TYPE = "https://w3id.org/idsa/v4.1/HTTP"
 EDC = "https://w3id.org/edc/v0.0.1/ns/"
 TRACTUSX = "https://w3id.org/tractusx/auth/"
 
-TICK_S = 0.25  # how often it is looked whether a flow may go on
-AGAIN_S = 10.0  # after which the policy is asked again while bytes flow
-MOST_FLOWS = 8  # answers of one process at once
-MOST_FLOWS_OF_ONE = 32  # of one consumer: who takes them slowly must not take all
-MOST_FLOWS_IN_ALL = 128
-
 AGREEMENT_ENDED = "the agreement ended"
 ENDED = Reason("agreement", "ended while the transfer ran", "an agreement in force")
 NOTHING_MOVED = Reason("transfer", "ended before any data was pulled", "a transfer that is pulled")
@@ -85,41 +79,13 @@ NOT_ACTIVE = Reason("member", "not an active member", "active")
 
 
 @dataclass(eq=False, slots=True)
-class Flow:
-    """One answer that is under way. ``cut`` is what closes its connection for good."""
-
-    task: asyncio.Task[object]
-    cut: Callable[[], None]
-    account: Account
-    accounts: Accounts
-    is_cut: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def take(self, amount: int, rest: int) -> None:
-        """MUST be awaited before ``amount`` bytes are given away; ``rest`` more will follow.
-
-        Raises ``Unavailable``: they may not.
-        """
-        await self.accounts.take(self.account, amount, rest)
-
-    def stop(self) -> None:
-        if not self.is_cut and not self.ended.is_set():
-            self.is_cut = True
-            self.cut()
-            self.task.cancel()
-
-
-@dataclass(eq=False, slots=True)
 class _Pull:
-    """A process that runs. ``turn``: one change of it at a time. ``decided``: when the policy was
-    asked last, while bytes flow (monotonic seconds)."""
+    """A process that runs. ``turn``: one change of it at a time."""
 
     stored: StoredPull
     tokens: Tokens | None
-    account: Account
-    flows: set[Flow] = field(default_factory=set)
+    answers: Answers
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    decided: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -177,13 +143,11 @@ class Pulls:
         self._random = random
         self._member = member
         self._observe = observe
-        self._accounts = Accounts(store)
+        self._flows = Flows(Accounts(store), clock, member)
         self._pulls: dict[str, _Pull] = {}
         self._by_digest: dict[bytes, _Pull] = {}
         self._starting: dict[str, set[str]] = {}  # agreement: processes whose start is under way
         self._ready = False
-        self._watching: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[None]] = set()
 
     # Beginning and end
 
@@ -191,7 +155,7 @@ class Pulls:
         """Take up what an earlier run left. Raises ``Unavailable``, ``InvalidInput``."""
         for stored in await self._store.all():
             account = Account(stored.pid, covered=stored.moved, moved=stored.moved)
-            self._put(_Pull(stored, _known(stored), account))
+            self._put(_Pull(stored, _known(stored), self._answers(stored, account)))
 
     def uses(self) -> set[tuple[str, str]]:
         """(agreement, use id) of what runs: ``Meter.recover`` leaves them open."""
@@ -213,14 +177,8 @@ class Pulls:
         """Cut every flow; the processes stay as they are."""
         self._ready = False
         for pull in list(self._pulls.values()):
-            await self._cut(pull)
-        if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
-        for task in list(self._asking):
-            task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+            await self._flows.cut(pull.answers)
+        await self._flows.close()
 
     # What the control plane calls
 
@@ -265,7 +223,7 @@ class Pulls:
         async with pull.turn:
             if pull.stored.state is not PullState.ENDED:
                 self._retire(pull, PullState.SUSPENDED)
-                await self._cut(pull)
+                await self._flows.cut(pull.answers)
                 await self._store.save(pull.stored)
 
     async def resume(self, processes: Sequence[tuple[StoredAgreement, TransferProcess]]) -> None:
@@ -314,7 +272,7 @@ class Pulls:
         pull = self._of_token(pid, shown)
         known = self._tokens_of(pull).used(shown, self._now_ms())
         self._require_ready()
-        file = await self._permitted(pull)
+        file = await self._permitted(pull.stored)
         if known != pull.tokens:
             async with pull.turn:
                 known = self._tokens_of(pull).used(shown, self._now_ms())
@@ -324,44 +282,12 @@ class Pulls:
 
     @asynccontextmanager
     async def flow(self, granted: Granted, cut: Callable[[], None]) -> AsyncIterator[Flow]:
-        """Around the bytes of one answer, in the task that gives them away.
-
-        ``cut()`` must close the connection at once, with all that waits in it. Where the flow is
-        cut, the block is left at its next ``await`` and this context ends without an error.
-        Raises ``RateLimited`` or ``Unavailable`` if too much flows, ``Unauthenticated`` if the
-        process does not run any more.
-        """
-        pull, task = self._pulls.get(granted.pid), asyncio.current_task()
-        if pull is None or not pull.is_open or task is None:
+        """As ``Flows.flow``; raises ``Unauthenticated`` if the process does not run any more."""
+        pull = self._pulls.get(granted.pid)
+        if pull is None or not pull.is_open:
             raise Unauthenticated("not a token for this")
-        if len(pull.flows) >= MOST_FLOWS:
-            raise RateLimited(f"at most {MOST_FLOWS} answers of one transfer at once")
-        flowing = [(one.stored.consumer, len(one.flows)) for one in self._pulls.values()]
-        own = sum(many for consumer, many in flowing if consumer == pull.stored.consumer)
-        if own >= MOST_FLOWS_OF_ONE:
-            raise RateLimited(f"at most {MOST_FLOWS_OF_ONE} answers of one consumer at once")
-        if sum(many for _, many in flowing) >= MOST_FLOWS_IN_ALL:
-            raise Unavailable("too many transfers at once", hint="try again in a moment")
-        flow = Flow(task, cut, pull.account, self._accounts)
-        if not pull.flows:
-            pull.decided = self._clock.monotonic()
-        pull.flows.add(flow)
-        pull.account.flows += 1
-        self._watch()
-        try:
+        async with self._flows.flow(pull.answers, cut) as flow:
             yield flow
-            if flow.is_cut:
-                await asyncio.sleep(0)  # where the cancellation is still to come
-        except asyncio.CancelledError:
-            if not flow.is_cut:
-                raise
-            task.uncancel()
-        finally:
-            pull.flows.discard(flow)
-            pull.account.flows -= 1
-            flow.ended.set()
-            if not pull.flows:
-                await self._accounts.close(pull.account)
 
     async def refresh(self, pid: str, token: str) -> Pair:
         """A new pair for a refresh token. Raises as ``ask``."""
@@ -369,7 +295,7 @@ class Pulls:
         salt = self._random(tokens.TOKEN_BYTES)
         self._tokens_of(pull).refreshed(token, self._now_ms(), salt)
         self._require_ready()
-        await self._permitted(pull)
+        await self._permitted(pull.stored)
         async with pull.turn:
             known, pair = self._tokens_of(pull).refreshed(token, self._now_ms(), salt)
             await self._save(pull, PullState.OPEN, known)
@@ -415,7 +341,7 @@ class Pulls:
         if claimed.claim is Claim.EXHAUSTED:
             await self._store.remove(process.pid)
             await self._refuse(reservation, (exhausted(reservation, claimed.counters),))
-        pull = _Pull(stored, None, Account(process.pid))
+        pull = _Pull(stored, None, self._answers(stored, Account(process.pid)))
         self._pulls[process.pid] = pull  # from here on it can be ended, whatever becomes of us
         return pull
 
@@ -463,14 +389,17 @@ class Pulls:
             raise Refused((OBLIGED,))
         return await self._files.of(published)
 
-    async def _permitted(self, pull: _Pull) -> ServedFile:
+    async def _permitted(self, stored: StoredPull) -> ServedFile:
         """The file as it is now. Raises ``Unauthenticated``, ``Refused``, ``Unavailable``."""
-        self._member(pull.stored.consumer)
+        self._member(stored.consumer)
         try:
-            agreement = await self._agreement(pull.stored.agreement_id)
+            agreement = await self._agreement(stored.agreement_id)
         except NotFound as error:
             raise Unauthenticated("not a token for this") from error
-        return await self._judge(agreement, pull.stored.consumer, running=1)
+        return await self._judge(agreement, stored.consumer, running=1)
+
+    def _answers(self, stored: StoredPull, account: Account) -> Answers:
+        return Answers(stored.consumer, account, partial(self._permitted, stored))
 
     async def _end(self, pull: _Pull, reason: str) -> None:
         async with pull.turn:
@@ -479,13 +408,13 @@ class Pulls:
             if pull.stored.state is not PullState.ENDED:
                 self._retire(pull, PullState.ENDED)
                 pull.stored = replace(pull.stored, reason=reason)
-                await self._cut(pull)
+                await self._flows.cut(pull.answers)
             await self._store.save(pull.stored)
             await self._settle(pull)
 
     async def _settle(self, pull: _Pull) -> None:
         """The receipt of a pull that was cut for good, once. Raises ``Unavailable``: later."""
-        stored, moved = pull.stored, pull.account.moved
+        stored, moved = pull.stored, pull.answers.account.moved
         reservation = self._meter.reservation(stored.agreement_id, stored.pid)
         if reservation is not None:
             reasons: tuple[Reason, ...] = ()
@@ -511,15 +440,6 @@ class Pulls:
         self._unlist(pull)
         self._pulls.pop(pull.stored.pid, None)
         await self._store.remove(pull.stored.pid)
-
-    async def _cut(self, pull: _Pull) -> None:
-        """On return nothing of the process leaves any more."""
-        flows = list(pull.flows)
-        for flow in flows:
-            flow.stop()
-        for flow in flows:
-            await flow.ended.wait()
-        await self._accounts.close(pull.account)
 
     async def _save(self, pull: _Pull, state: PullState, known: Tokens) -> None:
         stored = replace(pull.stored, state=state, tokens=tokens.encode(known))
@@ -574,50 +494,6 @@ class Pulls:
                 (f"{TRACTUSX}expiresIn", str(pair.life_s)),
             ),
         )
-
-    # While bytes flow
-
-    def _watch(self) -> None:
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._look())
-
-    async def _look(self) -> None:
-        """Cut what may not go on; until nothing flows."""
-        try:
-            while flowing := [pull for pull in self._pulls.values() if pull.flows]:
-                for pull in flowing:
-                    self._look_at(pull, self._clock.monotonic())
-                await asyncio.sleep(TICK_S)
-        except Exception as error:  # nobody would look any more
-            for pull in self._pulls.values():
-                self._stop_flows(pull, type(error).__name__)
-            raise
-
-    def _look_at(self, pull: _Pull, now: float) -> None:
-        try:
-            self._member(pull.stored.consumer)
-        except ConnectorError as error:
-            self._stop_flows(pull, error.message)
-            return
-        if now - pull.decided >= AGAIN_S:
-            pull.decided = now
-            task = asyncio.create_task(self._ask_again(pull))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-
-    async def _ask_again(self, pull: _Pull) -> None:
-        try:
-            await self._permitted(pull)
-        except ConnectorError as error:
-            self._stop_flows(pull, error.message)
-        except Exception as error:
-            self._stop_flows(pull, type(error).__name__)
-            raise
-
-    def _stop_flows(self, pull: _Pull, reason: str) -> None:
-        log.warning("data stopped flowing", process=pull.stored.pid, reason=reason)
-        for flow in list(pull.flows):
-            flow.stop()
 
     def _require_ready(self) -> None:
         if not self._ready:

@@ -21,10 +21,11 @@ from connector.errors import (
     Unauthenticated,
     Unavailable,
 )
-from connector.gate import accounts, pulls, tokens
-from connector.gate.pulls import FORMAT, Flow, Granted
+from connector.gate import accounts, flows, pulls, tokens
+from connector.gate.flows import Flow
+from connector.gate.pulls import Granted
 from connector.model.receipt import Outcome, Quantity
-from connector.model.transfer import TransferState
+from connector.model.transfer import PULL, TransferState
 from tests.agreements import PURPOSE, SECRET, USES
 from tests.logs import CONSUMER, PROVIDER, ManualClock, open_meter, until
 from tests.pulls import AGREEMENT, DOCUMENT, SCOPE, Provider, process, prop
@@ -75,7 +76,7 @@ async def test_one_process_is_one_use_with_one_receipt(provider) -> None:
     }
     assert receipt.reasons == ()
     assert receipt.agreement_digest == hashlib.sha256(DOCUMENT).digest()
-    assert receipt.request_digest == hmac.digest(SECRET, FORMAT.encode(), "sha256")
+    assert receipt.request_digest == hmac.digest(SECRET, PULL.encode(), "sha256")
     assert provider.uses() == (1, 0)
     await provider.pulls.end(PID)
     assert len(provider.observed) == 1, "again is the same as once"
@@ -443,10 +444,10 @@ async def test_a_flow_is_cut_when_the_member_may_not_be_served(provider, trouble
 async def test_the_policy_is_asked_again_while_bytes_flow(provider) -> None:
     reader = await reading(provider, await begun(provider))
     asked = len(provider.policy.documents)
-    await asyncio.sleep(2 * pulls.TICK_S)
+    await asyncio.sleep(2 * flows.TICK_S)
     assert len(provider.policy.documents) == asked
     provider.policy.reasons = (Reason("dateTime", "late", "early"),)
-    provider.clock.advance(pulls.AGAIN_S)
+    provider.clock.advance(flows.AGAIN_S)
     await reader.gone()
 
 
@@ -454,13 +455,13 @@ async def test_a_watch_that_fails_lets_nothing_flow(provider) -> None:
     reader = await reading(provider, await begun(provider))
     provider.trouble = ZeroDivisionError()
     await reader.gone()
-    provider.pulls._watching = None  # its error is the test's own
+    provider.pulls._flows._watching = None  # its error is the test's own
 
 
 async def test_so_many_at_once(provider) -> None:
     token = await begun(provider)
     granted = await provider.pulls.ask(PID, token)
-    readers = [await reading(provider, token) for _ in range(pulls.MOST_FLOWS)]
+    readers = [await reading(provider, token) for _ in range(flows.MOST_FLOWS)]
     with pytest.raises(RateLimited):
         await take(provider, granted, 1)
     await provider.pulls.suspend(PID)
@@ -471,7 +472,7 @@ async def test_so_many_at_once(provider) -> None:
 
 
 async def test_one_consumer_does_not_take_all_places(provider, monkeypatch) -> None:
-    monkeypatch.setattr(pulls, "MOST_FLOWS_OF_ONE", 2)
+    monkeypatch.setattr(flows, "MOST_FLOWS_OF_ONE", 2)
     readers, tokens_of = [], {pid: await begun(provider, pid) for pid in (PID, "urn:uuid:3")}
     for pid, token in tokens_of.items():
         readers.append(await reading(provider, token, pid))

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from connector.adapters.memory_log import MemoryLog
 from connector.errors import Reason, Unauthenticated, Unavailable
-from connector.gate import pulls
+from connector.gate import flows
 from connector.model.receipt import Quantity
 from connector.transport.http.dsp import pull
 from tests.logs import ManualClock, open_meter
@@ -192,19 +192,19 @@ async def test_a_full_disk_is_told_before_the_first_byte(client, provider, token
 
 
 async def test_so_many_at_once(client, provider, token: str, monkeypatch) -> None:
-    monkeypatch.setattr(pulls, "MOST_FLOWS", 0)
+    monkeypatch.setattr(flows, "MOST_FLOWS", 0)
     got = await client.get(URL, headers=by(token))
     assert (got.status_code, got.headers["retry-after"]) == (429, "5")
 
 
 async def test_many_at_once_are_all_whole(client, provider, token: str) -> None:
     answers = await asyncio.gather(
-        *(client.get(URL, headers=by(token)) for _ in range(pulls.MOST_FLOWS))
+        *(client.get(URL, headers=by(token)) for _ in range(flows.MOST_FLOWS))
     )
     assert all(got.content == CONTENT for got in answers)
     await provider.pulls.end(PID)
     moved = provider.observed[0].quantities[Quantity.BYTES_RETURNED]
-    assert moved == pulls.MOST_FLOWS * len(CONTENT)
+    assert moved == flows.MOST_FLOWS * len(CONTENT)
 
 
 @pytest.mark.parametrize("where", ["form", "query", "both"])

@@ -39,7 +39,8 @@ from connector.errors import (
     Unauthenticated,
     Unavailable,
 )
-from connector.gate.pulls import Flow, Granted, Pulls
+from connector.gate.flows import Flow
+from connector.gate.pulls import Granted, Pulls
 from connector.gate.tokens import MAX_TOKEN
 from connector.ports.pulls import ServedFile
 from connector.transport.http import body
