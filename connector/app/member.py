@@ -301,7 +301,7 @@ async def open_member(base: Base[config.Node], space: Space) -> AsyncIterator[Me
                 negotiations=negotiations,
                 transfers=negotiations.transfers,
                 catalogue=catalogue,
-                peers=PeerCatalogues(reach.peers, catalogue),
+                peers=PeerCatalogues(reach.peers, providers, catalogue, members),
                 pulled=transferred,
                 books=books,
                 reporting=reporting,

@@ -1,20 +1,24 @@
 """What one other connector offers, whoever it is, with the terms that mean nothing here.
 
-A member that is reached over gRPC lists its datasets with the directory, where its signature on
-each is checked. Everybody else is asked for its catalogue over HTTPS, and nobody signed that.
+A member that is reached over gRPC lists its datasets with the directory, and gives a single one
+itself; its signature is checked either way. Everybody else is asked for its catalogue over HTTPS,
+and nobody signed that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from connector.errors import NotFound, Reason
+from connector.errors import PeerFault, Reason
+from connector.identity.datasets import read_dataset
 from connector.model.catalog import Dataset
+from connector.model.participant import Participant
 from connector.model.terms import Offer
-from connector.model.transfer import QUERY
+from connector.model.transfer import PULL, QUERY
 from connector.operations.catalogue import Catalogue
-from connector.policy.constraints import check_terms
-from connector.ports.peers import CatalogPeer, FoundPeer, PeerDataset
+from connector.policy.constraints import check_terms, let_whole, may_leave_whole
+from connector.ports.peers import CatalogPeer, FoundPeer, PeerDataset, ProviderPeer
 
 PAGE = 100  # datasets asked of the directory at once
 
@@ -34,11 +38,20 @@ class Listed:
 
 
 class PeerCatalogues:
-    """``peers`` are asked over HTTPS."""
+    """``peers`` are asked over HTTPS, ``providers`` over gRPC. ``lookup`` gives the record of an
+    active member or raises."""
 
-    def __init__(self, peers: CatalogPeer, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        peers: CatalogPeer,
+        providers: ProviderPeer,
+        catalogue: Catalogue,
+        lookup: Callable[[str], Participant],
+    ) -> None:
         self._peers = peers
+        self._providers = providers
         self._catalogue = catalogue
+        self._lookup = lookup
 
     async def listed(self, name: str, *, filter: str = "", page: str = "") -> Listed:
         """A page of the datasets of a peer, by its id (a DID, or as configured) or a URL.
@@ -57,15 +70,11 @@ class PeerCatalogues:
         if peer.address:
             found = await self._peers.dataset(peer, dataset_id)
             return Listed(peer.id, peer.id, peer.stranger, False, (found,))
-        page = ""
-        while True:
-            listed = await self._of_member(peer, "", page)
-            for dataset in listed.datasets:
-                if dataset.id == dataset_id:
-                    return Listed(peer.id, peer.id, False, True, (dataset,))
-            page = listed.next
-            if not page:
-                raise NotFound("the peer lists no such dataset")
+        record = await self._providers.dataset(peer.id, dataset_id)
+        dataset = read_dataset(record, self._lookup(peer.id).signing_keys)
+        if (dataset.id, dataset.publisher) != (dataset_id, peer.id):
+            raise PeerFault("the peer answers with another dataset")
+        return Listed(peer.id, peer.id, False, True, (_described(dataset),))
 
     async def _of_member(self, peer: FoundPeer, words: str, page: str) -> Listed:
         """Pages are the directory's: of a page there may be none of this member."""
@@ -86,5 +95,13 @@ def _described(dataset: Dataset) -> PeerDataset:
         description=dataset.description,
         keywords=dataset.keywords,
         offers=dataset.offers,
-        formats=(QUERY,),
+        formats=_formats(dataset),
     )
+
+
+def _formats(dataset: Dataset) -> tuple[str, ...]:
+    """In which it can be had, as far as its description says: whether its publisher has a door for
+    whole datasets it does not."""
+    whole = may_leave_whole(dataset.classification, (one.role for one in dataset.columns))
+    terms = [offer.terms for offer in dataset.offers if not unenforced(offer)]
+    return (PULL, QUERY) if whole and any(map(let_whole, terms)) else (QUERY,)

@@ -118,7 +118,7 @@ class Publisher:
         database = f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.duckdb"
         # What may leave as it is, is kept as it is; then queries read the same bytes.
         kept = None
-        if may_leave_whole(dataset):
+        if may_leave_whole(dataset.classification, (one.role for one in dataset.columns)):
             kept = await self._files.keep(wanted.source, database, stamp)
         before = await self._store.get(dataset.id)
         try:

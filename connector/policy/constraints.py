@@ -10,7 +10,7 @@ Left out: whether a constraint holds for one use. That is decided in Rego, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -42,6 +42,7 @@ class Binding(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """One left operand. ``form`` tells an author what to write; ``unit`` is a must or a must not.
+    ``of_results``: of what a query gives, so a dataset that leaves as a whole breaks it.
 
     ``valid`` judges operator and right operand.
     """
@@ -53,6 +54,7 @@ class Meaning:
     meaning: str
     valid: Callable[[str, Operand], bool]
     unit: bool = False
+    of_results: bool = False
 
 
 def millis(text: str) -> int:
@@ -130,6 +132,7 @@ REGISTRY: dict[str, Meaning] = {
             form="tds:output eq aggregate",
             meaning="every row of a result comes from a group, none is a row of the data",
             valid=_is_aggregate,
+            of_results=True,
         ),
         Meaning(
             left="tds:minimumGroup",
@@ -139,6 +142,7 @@ REGISTRY: dict[str, Meaning] = {
             meaning="a group with fewer distinct privacy units is withheld from the result",
             valid=_is_whole(2),
             unit=True,
+            of_results=True,
         ),
         Meaning(
             left="tds:hiddenColumns",
@@ -147,6 +151,7 @@ REGISTRY: dict[str, Meaning] = {
             form="tds:hiddenColumns isNoneOf a list of columns",
             meaning="columns that a query may not touch, besides those hidden for everybody",
             valid=_is_names,
+            of_results=True,
         ),
         Meaning(
             left="tds:rowCap",
@@ -155,6 +160,7 @@ REGISTRY: dict[str, Meaning] = {
             form="tds:rowCap lteq a whole number from 1",
             meaning="rows of one result",
             valid=_is_whole(1),
+            of_results=True,
         ),
     )
 }
@@ -217,10 +223,16 @@ def only_purpose(terms: Terms) -> str:
     return left.pop() if len(left) == 1 else ""
 
 
-def may_leave_whole(dataset: Dataset) -> bool:
-    """Whether there can be terms under which the file leaves as it is; policy decides of each."""
-    kept_back = {Role.HIDDEN, Role.UNIT} & {column.role for column in dataset.columns}
-    return dataset.classification is Classification.GENERAL and not kept_back
+def may_leave_whole(classification: str, roles: Iterable[str]) -> bool:
+    """Whether there can be terms under which the file of a dataset leaves as it is; policy decides
+    of each. ``roles``: of its columns."""
+    return classification == Classification.GENERAL and not {Role.HIDDEN, Role.UNIT} & set(roles)
+
+
+def let_whole(terms: Terms) -> bool:
+    """Whether a file that leaves as it is can keep these terms."""
+    left = {constraint.left for rule in terms.permissions for constraint in rule.constraints}
+    return not any(REGISTRY[name].of_results for name in left & REGISTRY.keys())
 
 
 def whole(dataset: Dataset) -> Description:

@@ -14,7 +14,7 @@ from connector.adapters.bundle import load_bundle
 from connector.errors import InvalidInput
 from connector.model.terms import Constraint, Operand, Rule, Terms
 from connector.policy import inputs
-from connector.policy.constraints import REGISTRY, check_terms, millis
+from connector.policy.constraints import REGISTRY, check_terms, let_whole, millis
 from tests.policy_cases import TERMS
 
 UNKNOWN: dict[str, Constraint] = {
@@ -45,6 +45,14 @@ def _terms(*constraints: Constraint) -> Terms:
 def test_everything_in_the_registry_is_understood() -> None:
     assert check_terms(TERMS) == ()
     assert {c.left for c in TERMS.permissions[0].constraints} == set(REGISTRY)
+
+
+def test_which_terms_a_whole_file_breaks() -> None:
+    """As ``test_whole_breaks_terms_of_results`` has it of the policy that decides."""
+    breaks = {c.left for c in TERMS.permissions[0].constraints if not let_whole(_terms(c))}
+    assert breaks == {"tds:output", "tds:minimumGroup", "tds:hiddenColumns", "tds:rowCap"}
+    assert not let_whole(TERMS)
+    assert let_whole(Terms((Rule("use"),)))
 
 
 @pytest.mark.parametrize("constraint", UNKNOWN.values(), ids=UNKNOWN.keys())

@@ -118,18 +118,25 @@ async def test_what_is_offered_and_how(place):
     await place.store.save(published("mixed", UNKNOWN_TERMS, terms(20, hidden)))
     await place.store.save(published("nothing", UNKNOWN_TERMS))
     await place.store.save(
-        published("flows", classification=Classification.GENERAL, keywords=("air", "空"))
+        published(
+            "flows",
+            classification=Classification.GENERAL,
+            keywords=("air", "空"),
+            columns=DATASET.columns[1:],
+        )
     )
+    await place.store.save(published("kept", classification=Classification.GENERAL))
     caller = Caller(place)
     page = await caller.post("/catalog/request", REQUEST)
-    assert listed(page) == ["mixed", "flows"]
-    mixed, flows = page.json()["dataset"]
+    assert listed(page) == ["mixed", "flows", "kept"]
+    mixed, flows, kept = page.json()["dataset"]
     (offer,) = mixed["hasPolicy"]
     assert offer["@id"] == "mixed-1"
     assert "target" not in offer
     left = [one["leftOperand"] for one in offer["permission"][0]["constraint"]]
     assert NAMESPACE + "minimumGroup" in left
-    assert [one["format"] for one in mixed["distribution"]] == [NAMESPACE + "Query"]
+    for one in (mixed, kept):  # the second has a privacy unit
+        assert [each["format"] for each in one["distribution"]] == [NAMESPACE + "Query"]
     assert [one["format"] for one in flows["distribution"]] == [FORMAT, NAMESPACE + "Query"]
     assert flows["dcat:keyword"] == ["air", "空"]
     response = await caller.get("/catalog/datasets/flows")
@@ -162,7 +169,7 @@ async def test_what_our_catalogue_says_a_peer_of_ours_reads(place):
     page = await Caller(place).post("/catalog/request", REQUEST)
     (found,) = dcat.read_catalog(page.json(), AIRPORT)
     assert (found.id, found.title, found.offers) == (original.id, original.title, original.offers)
-    assert found.distributions[0] == dcat.Distribution(FORMAT, f"{ROOT}/2025-1")
+    assert found.distributions == (dcat.Distribution(NAMESPACE + "Query", f"{ROOT}/2025-1"),)
     assert parse_offers(found.record, "flows", AIRPORT) == original.offers
 
 

@@ -6,8 +6,9 @@ terms of DCAT and Dublin Core with the prefixes that it does name. An offer in a
 target. Offers whose terms mean nothing here are not listed, and a dataset without an offer neither:
 nobody could come to an agreement about it.
 
-Data that may flow (classification ``general``) has the distributions of the data plane; all data
-can be asked over gRPC where it is, which is a distribution of a format of our own.
+Data that may leave as it is (general, nothing hidden, an offer whose terms a file keeps) has the
+distributions of the data plane; all data can be asked over gRPC where it is, which is a
+distribution of a format of our own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from typing import Any
 
 from connector.errors import InvalidInput
 from connector.model import fields
-from connector.model.catalog import Classification
 from connector.model.terms import Offer, offer_json, parse_offer
 from connector.model.transfer import QUERY
-from connector.policy.constraints import check_terms
+from connector.policy.constraints import check_terms, let_whole, may_leave_whole
 from connector.transport.http.dsp import odrl
 from connector.transport.http.dsp.schemas import CONTEXT
 
@@ -96,10 +96,13 @@ def _write(data: bytes, service: Service) -> bytes:
     """Our own record, which was checked when it was made: what is not shown is not read again."""
     value = fields.parse_json(data, what="Dataset")
     offers = [parse_offer(offer) for offer in value["hasPolicy"]]
-    listed = [_offer(offer) for offer in offers if not check_terms(offer.terms)]
+    listed = [offer for offer in offers if not check_terms(offer.terms)]
     if not listed:
         return b""
-    flows = value["tds:classification"] == Classification.GENERAL
+    roles = (column["role"] for column in value["tds:columns"])
+    flows = may_leave_whole(value["tds:classification"], roles) and any(
+        let_whole(offer.terms) for offer in listed
+    )
     formats = (*(service.formats if flows else ()), QUERY)
     shown = {
         "@id": value["@id"],
@@ -108,7 +111,7 @@ def _write(data: bytes, service: Service) -> bytes:
         "dct:description": value["description"],
         "dcat:keyword": value["keyword"],
         f"{odrl.NAMESPACE}classification": value["tds:classification"],
-        "hasPolicy": listed,
+        "hasPolicy": [_offer(offer) for offer in listed],
         "distribution": [
             {"@type": "Distribution", "format": format_, "accessService": service.to_json()}
             for format_ in formats
