@@ -18,15 +18,23 @@ from connector.cli.transfer import Pid
 def pull(
     pid: Pid,
     to: Annotated[Path, typer.Option("--to", help="The file to write.", metavar="FILE")],
+    max_size: Annotated[
+        int | None,
+        typer.Option("--max-size", min=1, help="Mebibytes to take at most.", metavar="MIB"),
+    ] = None,
     data: Data = DEFAULT_DATA,
     as_json: Json = False,
 ) -> None:
     """Get the data of a transfer that is STARTED.
 
-    It goes to FILE.part first. If it breaks off, the same command goes on where it stopped.
+    It goes to FILE.part first. If it breaks off, the same command goes on where it stopped. More
+    than --max-size, or than the disk has room for, is not taken.
     """
+    most = None if max_size is None else max_size << 20
     with _shown() as shown:
-        found = with_node(data, lambda node: node.pull_to(pid, to, on_progress=shown))
+        found = with_node(
+            data, lambda node: node.pull_to(pid, to, max_bytes=most, on_progress=shown)
+        )
     if as_json:
         output.show_json(
             {"path": str(found.path), "bytes": found.size, "resumed_from": found.resumed_from}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -49,12 +50,19 @@ class PullCalls(TransferCalls):
             call.cancel()
 
     async def pull_to(
-        self, pid: str, file: Path | str, *, on_progress: OnPulled | None = None
+        self,
+        pid: str,
+        file: Path | str,
+        *,
+        max_bytes: int | None = None,
+        on_progress: OnPulled | None = None,
     ) -> types.Pulled:
         """All of it to a ``file`` that is not there yet. What an earlier call left is gone on
         with. ``on_progress`` is called with the bytes there are and the whole's (-1: unknown).
 
-        Raises ``InvalidInput`` for files that cannot be written.
+        Raises ``InvalidInput`` for files that cannot be written, and for data of more than
+        ``max_bytes`` or than the disk has room for: before any is taken, where the provider says
+        how much there is; else what came until then is kept.
         """
         path = Path(file)
         with _Part(path, pid) as part:
@@ -64,10 +72,14 @@ class PullCalls(TransferCalls):
                 start = await anext(pieces, None)
                 if not isinstance(start, types.PullStart):
                     raise PeerFault("the node's answer does not say what follows")
+                _require_below(max_bytes, start.size)
                 part.begin(start)
                 async for piece in pieces:
                     if not isinstance(piece, bytes):
                         raise PeerFault("the node's answer begins twice")
+                    if 0 <= start.size < part.size + len(piece):
+                        raise PeerFault("the provider sends more than it said")
+                    _require_below(max_bytes, part.size + len(piece))
                     if part.add(piece):
                         await asyncio.to_thread(part.flush)
                     if on_progress is not None:
@@ -76,6 +88,14 @@ class PullCalls(TransferCalls):
                 raise Unavailable("the data ended too early", hint="the same call goes on there")
             await asyncio.to_thread(part.finish)
             return types.Pulled(path, part.size, min(found, start.offset))
+
+
+def _require_below(most: int | None, size: int) -> None:
+    if most is not None and size > most:
+        raise InvalidInput(
+            f"the data has {size:,} bytes or more, and at most {most:,} are wanted",
+            hint="allow more, and the same call goes on with what there is",
+        )
 
 
 class _Part:
@@ -89,6 +109,7 @@ class _Part:
         self._gathered: list[bytes] = []
         self._waiting = 0
         self._out: BinaryIO | None = None
+        self._begun = False
         self.size = 0
         self.etag = ""
 
@@ -114,10 +135,19 @@ class _Part:
         if self._out is not None:
             with suppress(OSError, InvalidInput):
                 self.flush()
+                if not self._begun and not self.size:
+                    self._part.unlink()
             self._out.close()
 
     def begin(self, start: types.PullStart) -> None:
-        """What comes is this, from its offset on."""
+        """What comes is this, from its offset on. Raises ``InvalidInput`` if it has no room."""
+        free = shutil.disk_usage(self._part.parent).free
+        if start.size - self.size > free:
+            raise InvalidInput(
+                f"{self._path}: the data has {start.size:,} bytes, the disk room for {free:,}",
+                hint="name a file on another disk",
+            )
+        self._begun = True
         self._file.truncate(start.offset)
         self.size = self._file.seek(start.offset)
         about = {"format": _FORMAT, "pid": self._pid, "etag": start.etag}

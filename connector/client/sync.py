@@ -179,9 +179,16 @@ class SyncNode:
         return self._wait(self._node.transfer(pid))
 
     def pull_to(
-        self, pid: str, file: Path | str, *, on_progress: OnPulled | None = None
+        self,
+        pid: str,
+        file: Path | str,
+        *,
+        max_bytes: int | None = None,
+        on_progress: OnPulled | None = None,
     ) -> types.Pulled:
-        return self._wait(self._node.pull_to(pid, file, on_progress=on_progress))
+        return self._wait(
+            self._node.pull_to(pid, file, max_bytes=max_bytes, on_progress=on_progress)
+        )
 
     def decide_transfer(
         self, pid: str, action: str, *, code: str = "", reason: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,15 @@ def provider(
     return answer
 
 
-def pull(data: Path, file: Path, seen: list[tuple[int, int]] | None = None) -> Any:
+def pull(
+    data: Path,
+    file: Path,
+    seen: list[tuple[int, int]] | None = None,
+    most: int | None = None,
+) -> Any:
     with connect_sync(data) as node:
         heard = None if seen is None else lambda there, size: seen.append((there, size))
-        return node.pull_to(TRANSFER, file, on_progress=heard)
+        return node.pull_to(TRANSFER, file, max_bytes=most, on_progress=heard)
 
 
 def test_all_of_it(place: tuple[Path, FakeNode], tmp_path: Path) -> None:
@@ -130,6 +136,53 @@ def test_data_that_ends_too_early(place: tuple[Path, FakeNode], tmp_path: Path) 
         pull(data, tmp_path / "other.csv")
 
 
+def names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+def test_more_than_is_wanted(place: tuple[Path, FakeNode], tmp_path: Path) -> None:
+    data, node = place
+    file = tmp_path / "flights.csv"
+    with pytest.raises(InvalidInput, match="at most 102,399"):
+        pull(data, file, most=len(DATA) - 1)
+    assert names(tmp_path) == set(), "refused before any was taken"
+    node.on["PullTransfer"] = provider(size=-1)
+    with pytest.raises(InvalidInput, match="at most 25,000"):
+        pull(data, file, most=25_000)
+    assert names(tmp_path) == {"flights.csv.part", "flights.csv.part.json"}
+    with pytest.raises(InvalidInput):
+        pull(data, file, most=15_000)
+    assert (tmp_path / "flights.csv.part").stat().st_size == 20_000
+    assert pull(data, file, most=len(DATA)).resumed_from == 20_000
+    assert file.read_bytes() == DATA
+
+
+def test_more_than_the_disk_has_room_for(
+    place: tuple[Path, FakeNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, node = place
+    file = tmp_path / "flights.csv"
+    node.on["PullTransfer"] = provider(cut=30_000)
+    with pytest.raises(Unavailable):
+        pull(data, file)
+    node.on["PullTransfer"] = provider()
+    usage = shutil.disk_usage(tmp_path)
+    free = len(DATA) - 30_001
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(InvalidInput, match="room for"):
+        pull(data, file)
+    free += 1  # what is there already needs none
+    assert pull(data, file).resumed_from == 30_000
+
+
+def test_more_than_was_said(place: tuple[Path, FakeNode], tmp_path: Path) -> None:
+    data, node = place
+    node.on["PullTransfer"] = provider(size=15_000)
+    with pytest.raises(PeerFault, match="more than it said"):
+        pull(data, tmp_path / "flights.csv")
+    assert (tmp_path / "flights.csv.part").stat().st_size == 10_000
+
+
 def test_the_command(
     place: tuple[Path, FakeNode], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +192,7 @@ def test_the_command(
     node.on["PullTransfer"] = provider(cut=30_000)
     assert run(words) == 1
     node.on["PullTransfer"] = provider()
-    assert run(words) == 0
+    assert run([*words, "--max-size", "1"]) == 0
     said = capsys.readouterr()
     assert "102,400 bytes" in said.out
     assert "30,000" in said.err
