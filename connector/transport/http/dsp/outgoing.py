@@ -43,6 +43,11 @@ _TIMEOUTS = {"connect": CONNECT_S, "read": IDLE_S, "write": IDLE_S, "pool": CONN
 _NOT_ALLOWED = "leads to an address that this node does not send to"
 _HINT = "an operator who means it says so in [dsp] allow"
 
+_WHOSE = (
+    "call a member of the space by its DID, not by a URL; whose certificates of another peer are "
+    "believed, ca of its [[peer]] says"
+)
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -237,7 +242,9 @@ class Outgoing:
             if not isinstance(error.__context__, ssl.SSLError):
                 raise NotSent("the other side cannot be reached") from error
             if not trust.or_web:
-                raise NotSent("the other side's certificate does not verify") from error
+                raise NotSent(
+                    "the other side's certificate does not verify", hint=_WHOSE
+                ) from error
         except httpcore.LocalProtocolError as error:
             raise InvalidInput("the request cannot be written") from error
         return await self._send(target, WEB, method, body, headers)

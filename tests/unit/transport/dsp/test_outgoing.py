@@ -371,8 +371,9 @@ async def test_members_are_known_by_their_own_name(tmp_path: Path, socket_enable
     assert found.body == b"{}"
     web = Trust(space, host_label("did:web:harbour.example"), or_web=True)
     for trust in (WEB, web, Trust(space), Trust(space, host_label("did:web:harbour.example"))):
-        with pytest.raises(NotSent, match="certificate"):
+        with pytest.raises(NotSent, match="certificate") as raised:
             await outgoing.ask("GET", url, trust=trust)
+        assert "by its DID" in raised.value.hint
     await outgoing.close()
     server.close()
 
