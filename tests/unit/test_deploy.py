@@ -6,6 +6,7 @@ There is no container engine here: the image and the compose file are checked as
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import yaml
 from typer.main import get_command
 
 from connector import config
+from connector.cli import configuration
 from connector.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,40 @@ def test_an_example_configuration_loads(path: Path) -> None:
     role = config.role_of(path.parent)
     load = {"node": config.load_node, "directory": config.load_directory}[role]
     assert load(path.parent).did.startswith("did:web:")
+
+
+def test_an_example_says_of_a_table_what_init_does() -> None:
+    """Of each table that the provider's has: every key, its comment, and its default if it has no
+    other value."""
+    rendered = tables_of(configuration.render(config.Node, {}))
+    example = tables_of((DEPLOY / "examples" / "provider" / "connector.toml").read_text())
+    assert {"[management]", "[policy]", "[limits]", "[automation]", "[dsp]"} <= example.keys()
+    for name, lines in example.items():
+        if name.startswith("["):
+            for said, init in zip(lines, rendered[name], strict=True):
+                key, _, value = said.partition(" = ")
+                assert said == init or (value and init.startswith(f"# {key} = ")), name
+
+
+def test_the_example_s_peer_is_one(tmp_path: Path) -> None:
+    text = (DEPLOY / "examples" / "provider" / "connector.toml").read_text()
+    before, start, peer = text.partition("# [[peer]]\n")
+    lines = [line.removeprefix("# ") for line in peer.splitlines() if " = " in line]
+    (tmp_path / "connector.toml").write_text("\n".join([before, start.removeprefix("# "), *lines]))
+    (found,) = config.load_node(tmp_path).peer
+    assert found.url == "https://dsp.harbour.example/2025-1"
+    assert {line.partition(" = ")[0] for line in lines} == {
+        field.name for field in dataclasses.fields(config.Peer)
+    }
+
+
+def tables_of(text: str) -> dict[str, list[str]]:
+    """The lines of each table, up to the next empty one, by its header."""
+    found = {}
+    for block in text.split("\n\n"):
+        head, *lines = block.strip().splitlines()
+        found[head] = lines
+    return found
 
 
 def test_there_is_an_example_of_each_role() -> None:
