@@ -12,7 +12,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 
@@ -37,11 +36,15 @@ async def accept(
     opening: set[asyncio.Task[None]] = set()
 
     async def begin(connection: socket.socket) -> None:
-        with suppress(OSError):  # it went away, or spoke no TLS: ssl.SSLError is one
-            timeout = None if tls is None else HANDSHAKE_S
+        timeout = None if tls is None else HANDSHAKE_S
+        try:
             await loop.connect_accepted_socket(
                 protocol, connection, ssl=tls, ssl_handshake_timeout=timeout
             )
+        except OSError as error:  # it went away, or spoke no TLS: ssl.SSLError is one
+            # asyncio's frames hold the error, and it them and the handshake's buffers: some
+            # 100 kB each, that would wait for the collector of cycles, which has no hurry.
+            error.__traceback__ = None
 
     try:
         while True:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
@@ -90,6 +92,23 @@ async def test_there_are_so_many_and_no_more(
             writer.close()
         if tls is None:
             assert b"200 OK" in await answer(at, ASK)
+
+
+async def test_a_handshake_that_fails_leaves_nothing_in_memory() -> None:
+    """Its buffers are large, and a collector of cycles would come late for them."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with door(tls=SomeTls()) as at:
+            for said in (b"GET / HTTP/1.1\r\n\r\n", b""):
+                _, writer = await asyncio.open_connection(*at)
+                writer.write(said)
+                await asyncio.sleep(0.05)
+                writer.transport.abort()
+            await asyncio.sleep(0.1)
+            assert not [each for each in gc.get_objects() if isinstance(each, SSLProtocol)]
+    finally:
+        gc.enable()
 
 
 async def test_who_takes_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
