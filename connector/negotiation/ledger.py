@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import replace
 from typing import TypeVar
 
@@ -66,6 +67,7 @@ class Ledger:
         """Set when there may be new posts."""
         self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
         self.events = Events()
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Log what a crash left to be logged. MUST be awaited before anything else is asked.
@@ -76,6 +78,11 @@ class Ledger:
             self._unlogged[channel] = None
             async with self.turn(channel):
                 await self.settle(channel)
+
+    async def close(self) -> None:
+        """End every follower, and write what is still to be written."""
+        self.events.close()
+        await asyncio.gather(*self._noting, return_exceptions=True)
 
     def turn(self, channel: Channel) -> asyncio.Lock:
         """Hold it while drafting and saving a step of this channel."""
@@ -162,13 +169,19 @@ class Ledger:
                 scope=act.scope, actor=act.actor, act=act.type, statement=act.statement
             )
         del self._unlogged[channel]
-        self.changed(channel).set()  # what waited for the log may go, while we write that it did
+        self.changed(channel).set()  # what waited for the log may go
+        # Nothing waits for the note that they are there: the next step's write may take it along.
+        noting = asyncio.create_task(self._note_logged(channel, acts), context=Context())
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+        return stopped
+
+    async def _note_logged(self, channel: Channel, acts: Sequence[Act]) -> None:
         try:
             numbers = tuple(act.number for act in acts)
             await self.store.commit(Change(channel=channel, logged=numbers))
-        except Unavailable as error:
+        except ConnectorError as error:
             log.warning("acts will be given to the log again", reason=error.message)
-        return stopped
 
     async def counts(self, channel: Channel) -> Counts:
         return await self.store.counts(channel)

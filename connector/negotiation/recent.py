@@ -6,7 +6,8 @@ answered from here without a trip to the disk. Everything here is durable: it wa
 the write may have happened.
 
 Two conditions hold for it: no other process writes to the same store (a lock on the data folder
-refuses a second one), and changes of one channel do not overlap (``Ledger.turn``).
+refuses a second one), and changes of one channel do not overlap (``Ledger.turn``), but for those
+that say no more than which acts are in the log.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class RecentStore:
 
     async def commit(self, change: Change) -> tuple[Act, ...]:
         channel, negotiation, agreement = change.channel, change.negotiation, change.agreement
+        if change == Change(channel=channel, logged=change.logged):
+            return await self._store.commit(change)  # of nothing that is remembered here
         counts = self._counts.pop(channel, None)
         opened = self._open.pop(channel, None)
         letters = self._letters.pop(channel, deque(maxlen=MAX_LETTERS))
