@@ -130,8 +130,9 @@ class Inbox:
 
     async def _draft(self, post: Post) -> Draft:
         """With the process that the post is of, if it is known still."""
-        draft = Draft(post.channel, await self._store.negotiation(post.pid))
-        if (process := await self._store.transfer(post.pid)) is not None:
+        negotiation = await self._store.negotiation(post.pid)
+        draft = Draft(post.channel, negotiation)
+        if negotiation is None and (process := await self._store.transfer(post.pid)) is not None:
             draft.transfer(process)
         return draft
 

@@ -60,6 +60,7 @@ class Ledger:
         self._clock = clock
         self._turns: dict[Channel, asyncio.Lock] = {}
         self._acknowledged: dict[Channel, int] = {}
+        self._most_posts: dict[Channel, int] = {}  # that a channel may have; it has no more
         # Channels with acts that the log may not have; None where only the store knows which.
         self._unlogged: dict[Channel, Sequence[Act] | None] = {}
         self._changed: dict[Channel, asyncio.Event] = {}
@@ -145,6 +146,8 @@ class Ledger:
         changes = change.negotiation or change.agreement or change.transfers
         if not (changes or change.outgoing or change.posts or change.received or change.posted):
             return
+        if change.posts and channel in self._most_posts:
+            self._most_posts[channel] += len(change.posts)
         if not change.acts:
             await self.store.commit(change)
             return
@@ -227,7 +230,9 @@ class Ledger:
         """Raises ``RateLimited`` if the peer leaves too many of our messages untaken; ``posts``:
         of those that do not go by the stream."""
         if posts:
-            if await self.store.post_count(channel) >= MAX_OUTBOX:
+            if self._most_posts.get(channel, MAX_OUTBOX) >= MAX_OUTBOX:
+                self._most_posts[channel] = await self.store.post_count(channel)
+            if self._most_posts[channel] >= MAX_OUTBOX:
                 raise RateLimited("the peer has not taken our earlier messages")
             return
         counts = await self.counts(channel)
