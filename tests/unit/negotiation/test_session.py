@@ -373,7 +373,7 @@ async def test_a_refused_message_is_answered_once_and_the_stream_goes_on():
     bad = Message(MessageType.ACCEPTED, "urn:uuid:c1", "urn:uuid:nobody")
     peer = Peer(airport, PROVIDER_CHANNEL)
     peer.say(Hello(0), Envelope(1, bad), Envelope(2, request()))
-    heard = [await peer.hear() for _ in range(4)]
+    heard = [await peer.hear() for _ in range(3)]
     answer = ContractNegotiationError(
         "urn:uuid:c1", "urn:uuid:nobody", "not_found", "no such negotiation"
     )
