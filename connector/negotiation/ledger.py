@@ -169,7 +169,8 @@ class Ledger:
             for step, answer in zip(steps, answers, strict=True):
                 if answer is None:
                     self._tell_step(step)
-            if any(isinstance(answer, Unavailable) for answer in answers):
+            unsure = any(isinstance(answer, Unavailable) for answer in answers)
+            if unsure or None not in answers:
                 return answers, 0
             return answers, await self.settle(channel)
         finally:
