@@ -131,10 +131,11 @@ class FaultyStore:
 
     async def commit(self, change: Change) -> tuple[Act, ...]:
         self.commits += 1
-        if self.commits in self.before:
+        number = self.commits
+        if number in self.before:
             raise Unavailable("the disk is full")
         acts = await self._store.commit(change)
-        if self.commits in self.after:
+        if number in self.after:
             raise Unavailable("the disk went away")
         return acts
 

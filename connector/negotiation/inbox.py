@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import structlog
 
@@ -40,7 +41,7 @@ from connector.negotiation import agreements, machine, messages
 from connector.negotiation.consumer import Consumer
 from connector.negotiation.draft import Draft
 from connector.negotiation.frames import Envelope
-from connector.negotiation.ledger import Ledger
+from connector.negotiation.ledger import Ledger, Step
 from connector.negotiation.provider import Provider
 from connector.negotiation.transfers import Transfers
 from connector.ports.negotiation import NegotiationStore, Post
@@ -134,40 +135,95 @@ class Inbox:
 
     async def _draft(self, post: Post) -> Draft:
         """With the process that the post is of, if it is known still."""
-        draft = Draft(post.channel, await self._store.negotiation(post.pid))
-        if (process := await self._store.transfer(post.pid)) is not None:
+        negotiation = await self._store.negotiation(post.pid)
+        draft = Draft(post.channel, negotiation)
+        if negotiation is None and (process := await self._store.transfer(post.pid)) is not None:
             draft.transfer(process)
         return draft
 
-    async def deliver(self, channel: Channel, envelope: Envelope) -> bool:
-        """One message of a stream, once only; False if it was refused (the answer is saved).
+    async def deliver(self, channel: Channel, envelopes: Sequence[Envelope]) -> int:
+        """Messages of a stream, in order, each once only; how many were refused (the answers are
+        saved). Those for different negotiations are saved together.
 
         Raises ``PeerFault`` for a gap, ``RateLimited`` if the peer takes none of our messages,
-        ``Unavailable`` if it must come again.
+        ``Unavailable`` if one must come again. Those before it are taken.
         """
-        async with self._ledger.turn(channel):
-            had = (await self._ledger.counts(channel)).received
-            if envelope.sequence <= had:
-                return True
-            if envelope.sequence != had + 1:
-                raise PeerFault("a message is missing before this one")
-            await self._ledger.require_room(channel)
+        refused, taken, together = 0, list[Draft](), True
+        try:
+            async with self._ledger.turn(channel):
+                waiting = await self._new(channel, envelopes)
+                while waiting:
+                    group = _apart(channel.party, waiting) if together else waiting[:1]
+                    if len(group) > 1:
+                        drafts = await self._deliver_together(channel, group)
+                        together = len(drafts) == len(group)
+                    else:
+                        drafts, together = [await self._deliver(channel, waiting[0])], True
+                    refused += sum(draft is None for draft in drafts)
+                    taken += [draft for draft in drafts if draft is not None]
+                    waiting = await self._new(channel, waiting[len(drafts) :])
+        finally:
+            for draft in taken:
+                self._transfers.saved(draft)
+        return refused
+
+    async def _new(self, channel: Channel, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+        """Without those that are had already."""
+        had = (await self._ledger.counts(channel)).received
+        return [envelope for envelope in envelopes if envelope.sequence > had]
+
+    async def _deliver(self, channel: Channel, envelope: Envelope) -> Draft | None:
+        """The next message; None if it was refused."""
+        if envelope.sequence != (await self._ledger.counts(channel)).received + 1:
+            raise PeerFault("a message is missing before this one")
+        await self._ledger.require_room(channel)
+        with _correlated(envelope):
             try:
                 draft = await self._answer(channel, envelope.content)
                 await self._ledger.save(draft, received=envelope.sequence)
             except (Unavailable, InternalError):
                 raise
             except ConnectorError as error:
-                log.info("a message was refused", peer=channel.peer, code=error.code)
                 refusal = _refusal(channel, envelope.content, error)
                 await self._ledger.save(refusal, received=envelope.sequence)
-                return False
-        self._transfers.saved(draft)
-        return True
+                return None
+        return draft
 
-    async def _answer(self, channel: Channel, content: Content, heard: str = "") -> Draft:
+    async def _deliver_together(
+        self, channel: Channel, envelopes: Sequence[Envelope]
+    ) -> Sequence[Draft | None]:
+        """As ``_deliver`` does with each; as many of the first ones as go together. The rest goes
+        alone: what hinders it is said then."""
+        if envelopes[0].sequence != (await self._ledger.counts(channel)).received + 1:
+            return []
+        steps: list[Step] = []
+        drafts: list[Draft | None] = []
+        for envelope in envelopes:
+            begun = sum(step.draft.before is None and bool(step.draft.changed) for step in steps)
+            letters = sum(len(step.change.outgoing) for step in steps)
+            with _correlated(envelope):
+                try:
+                    await self._ledger.require_room(channel, ahead=letters)
+                except RateLimited:
+                    break
+                try:
+                    draft = await self._answer(channel, envelope.content, ahead=begun)
+                    drafts.append(draft)
+                except (Unavailable, InternalError):
+                    break
+                except ConnectorError as error:
+                    draft = _refusal(channel, envelope.content, error)
+                    drafts.append(None)
+                steps.append(self._ledger.step(draft, envelope.sequence))
+        saved = await self._ledger.save_all(steps) if steps else 0
+        return drafts[:saved]
+
+    async def _answer(
+        self, channel: Channel, content: Content, heard: str = "", *, ahead: int = 0
+    ) -> Draft:
         """``heard``: the digest of a message that came by itself. Such a one may come twice, when
-        its answer was lost; it is taken once."""
+        its answer was lost; it is taken once. ``ahead``: negotiations that begin before it, and
+        are not saved yet."""
         messages.check(content, channel.party.other)
         match content:
             case AgreementNotice():
@@ -180,7 +236,7 @@ class Inbox:
                 negotiation = await self._find(channel, content)
                 side = self._consumer if channel.party is Party.CONSUMER else self._provider
                 if negotiation is None:
-                    await self.require_few_open(channel)
+                    await self.require_few_open(channel, ahead)
                 elif process_ids(channel.party, content)[0] == "" and content.type in _STARTS:
                     if content.offer != negotiation.offer and heard != negotiation.heard:
                         raise Conflict("this process id has begun another negotiation")
@@ -240,8 +296,8 @@ class Inbox:
             draft.end(act, reason, tell=False)
         return draft
 
-    async def require_few_open(self, channel: Channel) -> None:
-        if await self._store.open_count(channel) >= MAX_OPEN:
+    async def require_few_open(self, channel: Channel, ahead: int = 0) -> None:
+        if await self._store.open_count(channel) + ahead >= MAX_OPEN:
             raise RateLimited("too many open negotiations", hint="finish or terminate some")
 
 
@@ -271,13 +327,8 @@ class Mailbox:
     async def acknowledge(self, sequence: int) -> None:
         await self._ledger.acknowledge(self._channel, sequence)
 
-    async def deliver(self, envelope: Envelope) -> None:
-        known = envelope.correlation_id
-        bound = {correlation.CORRELATION: known} if correlation.is_usable(known) else {}
-        with structlog.contextvars.bound_contextvars(**bound):
-            if await self._inbox.deliver(self._channel, envelope):
-                return
-        self._refused += 1
+    async def deliver(self, envelopes: Sequence[Envelope]) -> None:
+        self._refused += await self._inbox.deliver(self._channel, envelopes)
         if self._refused > MAX_REFUSED:
             raise PeerFault("too many messages that had to be refused")
 
@@ -288,8 +339,29 @@ def _is_of_an_agreement(content: Content) -> bool:
     return final or isinstance(content, AgreementNotice)
 
 
+def _apart(party: Party, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+    """The first ones that are of negotiations, a different one each, without a gap."""
+    names: set[str] = set()
+    for place, envelope in enumerate(envelopes):
+        content = envelope.content
+        if not isinstance(content, Message):
+            return envelopes[: max(place, 1)]
+        found = {name for name in process_ids(party, content) if name}
+        if found & names or envelope.sequence != envelopes[0].sequence + place:
+            return envelopes[:place]
+        names |= found
+    return envelopes
+
+
+def _correlated(envelope: Envelope) -> AbstractContextManager[object]:
+    known = envelope.correlation_id
+    bound = {correlation.CORRELATION: known} if correlation.is_usable(known) else {}
+    return structlog.contextvars.bound_contextvars(**bound)
+
+
 def _refusal(channel: Channel, content: Content, error: ConnectorError) -> Draft:
     """The answer, unless it is an error itself that was out of bounds."""
+    log.info("a message was refused", peer=channel.peer, code=error.code)
     draft = Draft(channel)
     if isinstance(content, ContractNegotiationError | TransferError):
         return draft

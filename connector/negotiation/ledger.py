@@ -16,12 +16,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from contextvars import Context
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TypeVar
 
 import structlog
 
-from connector.errors import ConnectorError, NotFound, PeerFault, RateLimited, Unavailable
+from connector.errors import (
+    Conflict,
+    ConnectorError,
+    NotFound,
+    PeerFault,
+    RateLimited,
+    Unavailable,
+)
 from connector.model.correlation import CORRELATION
 from connector.model.negotiation import (
     AgreementState,
@@ -30,6 +39,7 @@ from connector.model.negotiation import (
     State,
     StoredAgreement,
 )
+from connector.model.transfer import TransferState
 from connector.negotiation import machine, messages
 from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.draft import Draft
@@ -46,6 +56,15 @@ log = structlog.get_logger()
 StopUses = Callable[[str], Awaitable[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``passed``: for each transfer of the change, the states that it passed through."""
+
+    draft: Draft
+    change: Change
+    passed: tuple[Sequence[TransferState], ...]
+
+
 class Ledger:
     """``stop_uses`` stops the running uses of an agreement and says how many there were; an
     agreement that is not active lets no new one begin."""
@@ -59,6 +78,7 @@ class Ledger:
         self._clock = clock
         self._turns: dict[Channel, asyncio.Lock] = {}
         self._acknowledged: dict[Channel, int] = {}
+        self._most_posts: dict[Channel, int] = {}  # that a channel may have; it has no more
         # Channels with acts that the log may not have; None where only the store knows which.
         self._unlogged: dict[Channel, Sequence[Act] | None] = {}
         self._changed: dict[Channel, asyncio.Event] = {}
@@ -66,6 +86,7 @@ class Ledger:
         """Set when there may be new posts."""
         self._followers: dict[str, set[asyncio.Queue[Sequence[Negotiation]]]] = {}
         self.events = Events()
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Log what a crash left to be logged. MUST be awaited before anything else is asked.
@@ -76,6 +97,11 @@ class Ledger:
             self._unlogged[channel] = None
             async with self.turn(channel):
                 await self.settle(channel)
+
+    async def close(self) -> None:
+        """End every follower, and write what is still to be written."""
+        self.events.close()
+        await asyncio.gather(*self._noting, return_exceptions=True)
 
     def turn(self, channel: Channel) -> asyncio.Lock:
         """Hold it while drafting and saving a step of this channel."""
@@ -88,9 +114,23 @@ class Ledger:
         Finishes even if the caller is cancelled. Returns how many running uses were stopped.
         Raises ``Conflict`` (nothing happened) and ``Unavailable`` (it may have happened).
         """
-        return await _to_the_end(self._save(draft, received, posted))
+        (answer,), stopped = await _to_the_end(self._save([self.step(draft, received, posted)]))
+        if answer is not None:
+            raise answer
+        return stopped
 
-    async def _save(self, draft: Draft, received: int, posted: tuple[int, ...]) -> int:
+    async def save_all(self, steps: Sequence[Step]) -> int:
+        """Steps of one channel, of different processes, in order, each as ``save`` does it; they
+        may share a sync. Returns how many of the first ones were saved: of the next one nothing
+        happened, nor of those behind it. Raises ``Unavailable`` as ``save`` does."""
+        answers, _ = await _to_the_end(self._save(steps))
+        for answer in answers:
+            if answer is not None and not isinstance(answer, Conflict):
+                raise answer
+        return next((n for n, answer in enumerate(answers) if answer is not None), len(steps))
+
+    def step(self, draft: Draft, received: int = 0, posted: tuple[int, ...] = ()) -> Step:
+        """A draft that is ready to be saved."""
         channel, negotiation = draft.channel, draft.changed
         now = int(self._clock.now().timestamp() * 1000)
         if negotiation is not None:
@@ -119,33 +159,67 @@ class Ledger:
             acknowledged=self._acknowledged.get(channel, 0),
             acts=tuple(draft.acts),
         )
+        return Step(draft, change, tuple(passed for _, passed in transfers))
+
+    async def _save(self, steps: Sequence[Step]) -> tuple[Sequence[ConnectorError | None], int]:
+        """Why each step was not saved, and how many running uses were stopped."""
+        channel = steps[0].change.channel
         try:
-            await self._commit(change)
-            if negotiation is not None:
-                self._tell(negotiation, draft.passed[:-1])
-            for process, passed in transfers:
-                for state in passed:
-                    self.events.tell(replace(process, state=state))
-                self.events.tell(process)
-            return await self.settle(channel)
+            answers = await self._commit([step.change for step in steps])
+            for step, answer in zip(steps, answers, strict=True):
+                if answer is None:
+                    self._tell_step(step)
+            unsure = any(isinstance(answer, Unavailable) for answer in answers)
+            if unsure or None not in answers:
+                return answers, 0
+            return answers, await self.settle(channel)
         finally:
             self.changed(channel).set()
-            if change.posts:
+            if any(step.change.posts for step in steps):
                 self.posted.set()
 
-    async def _commit(self, change: Change) -> None:
-        channel = change.channel
+    def _tell_step(self, step: Step) -> None:
+        if step.change.negotiation is not None:
+            self._tell(step.change.negotiation, step.draft.passed[:-1])
+        for process, passed in zip(step.change.transfers, step.passed, strict=True):
+            for state in passed:
+                self.events.tell(replace(process, state=state))
+            self.events.tell(process)
+
+    async def _commit(self, changes: Sequence[Change]) -> Sequence[ConnectorError | None]:
+        """All of one channel, in order; why each one failed. One behind it fails too, if both
+        have a place in the peer's order (``Change.received``)."""
+        channel = changes[0].channel
+        acts = any(change.acts for change in changes)
+        only_these = channel not in self._unlogged
+        if acts:
+            self._unlogged[channel] = None
+        saving = []
+        for change in changes:
+            if change.posts and channel in self._most_posts:
+                self._most_posts[channel] += len(change.posts)
+            saving.append(self._commit_one(change))
+        answers = await asyncio.gather(*saving, return_exceptions=True)
+        saved: list[Act] = []
+        failed: list[ConnectorError | None] = []
+        for answer in answers:
+            if isinstance(answer, ConnectorError):
+                failed.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                failed.append(None)
+                saved += answer
+        sure = all(one is None or isinstance(one, Conflict) for one in failed)
+        if acts and only_these and sure:
+            self._unlogged[channel] = saved
+        return failed
+
+    async def _commit_one(self, change: Change) -> tuple[Act, ...]:
         changes = change.negotiation or change.agreement or change.transfers
         if not (changes or change.outgoing or change.posts or change.received or change.posted):
-            return
-        if not change.acts:
-            await self.store.commit(change)
-            return
-        only_these = channel not in self._unlogged
-        self._unlogged[channel] = None
-        saved = await self.store.commit(change)
-        if only_these:
-            self._unlogged[channel] = saved
+            return ()
+        return await self.store.commit(change)
 
     async def settle(self, channel: Channel) -> int:
         """Log the acts that were saved; the caller holds the turn. Raises ``Unavailable``."""
@@ -155,20 +229,39 @@ class Ledger:
         acts = self._unlogged[channel]
         if acts is None:
             acts = await self.store.pending_acts(channel)
-        for act in acts:
-            if act.type == ENDED:
-                stopped += await self._stop_uses(act.scope)
-            await self._journal(
-                scope=act.scope, actor=act.actor, act=act.type, statement=act.statement
-            )
+        for ends, group in groupby(acts, lambda act: act.type == ENDED):
+            together = tuple(group)
+            if ends:
+                for act in together:
+                    stopped += await self._stop_uses(act.scope)
+            await self._log(together)
         del self._unlogged[channel]
-        self.changed(channel).set()  # what waited for the log may go, while we write that it did
+        self.changed(channel).set()  # what waited for the log may go
+        # Nothing waits for the note that they are there: the next step's write may take it along.
+        noting = asyncio.create_task(self._note_logged(channel, acts), context=Context())
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+        return stopped
+
+    async def _log(self, acts: Sequence[Act]) -> None:
+        """In their order; several at once may share a commit of the log."""
+        logging = [
+            self._journal(scope=act.scope, actor=act.actor, act=act.type, statement=act.statement)
+            for act in acts
+        ]
+        if len(logging) == 1:
+            await logging[0]
+            return
+        for answer in await asyncio.gather(*logging, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def _note_logged(self, channel: Channel, acts: Sequence[Act]) -> None:
         try:
             numbers = tuple(act.number for act in acts)
             await self.store.commit(Change(channel=channel, logged=numbers))
-        except Unavailable as error:
+        except ConnectorError as error:
             log.warning("acts will be given to the log again", reason=error.message)
-        return stopped
 
     async def counts(self, channel: Channel) -> Counts:
         return await self.store.counts(channel)
@@ -210,16 +303,18 @@ class Ledger:
             raise PeerFault("the peer lost messages that it had acknowledged")
         self._acknowledged[channel] = max(self._acknowledged.get(channel, 0), sequence)
 
-    async def require_room(self, channel: Channel, *, posts: bool = False) -> None:
+    async def require_room(self, channel: Channel, *, posts: bool = False, ahead: int = 0) -> None:
         """Raises ``RateLimited`` if the peer leaves too many of our messages untaken; ``posts``:
-        of those that do not go by the stream."""
+        of those that do not go by the stream; ``ahead``: those not yet saved."""
         if posts:
-            if await self.store.post_count(channel) >= MAX_OUTBOX:
+            if self._most_posts.get(channel, MAX_OUTBOX) >= MAX_OUTBOX:
+                self._most_posts[channel] = await self.store.post_count(channel)
+            if self._most_posts[channel] >= MAX_OUTBOX:
                 raise RateLimited("the peer has not taken our earlier messages")
             return
         counts = await self.counts(channel)
         acknowledged = max(counts.acknowledged, self._acknowledged.get(channel, 0))
-        if counts.sent - acknowledged >= MAX_OUTBOX:
+        if counts.sent + ahead - acknowledged >= MAX_OUTBOX:
             raise RateLimited("the peer has not taken our earlier messages")
 
     async def usable(self, agreement_id: str) -> StoredAgreement | None:

@@ -6,12 +6,13 @@ answered from here without a trip to the disk. Everything here is durable: it wa
 the write may have happened.
 
 Two conditions hold for it: no other process writes to the same store (a lock on the data folder
-refuses a second one), and changes of one channel do not overlap (``Ledger.turn``).
+refuses a second one), and changes of one channel that overlap are of different processes
+(``Ledger``). What is counted for each channel is forgotten when they do.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -37,23 +38,33 @@ class RecentStore:
         self._counts: dict[Channel, Counts] = {}
         self._open: dict[Channel, int] = {}
         self._letters: dict[Channel, deque[Letter]] = {}
+        self._begun: Counter[Channel] = Counter()  # commits, ever
+        self._busy: Counter[Channel] = Counter()  # commits that are under way
         self._writing = 0  # commits that are under way
         self._written = 0  # commits that have ended, well or not
 
     async def commit(self, change: Change) -> tuple[Act, ...]:
         channel, negotiation, agreement = change.channel, change.negotiation, change.agreement
+        if change == Change(channel=channel, logged=change.logged):
+            return await self._store.commit(change)  # of nothing that is remembered here
         counts = self._counts.pop(channel, None)
         opened = self._open.pop(channel, None)
         letters = self._letters.pop(channel, deque(maxlen=MAX_LETTERS))
         before = self._negotiations.pop(negotiation.pid, None) if negotiation else None
         if agreement:
             self._agreements.pop(agreement.terms.id, None)
+        self._begun[channel] += 1
+        begun, alone = self._begun[channel], not self._busy[channel]
+        self._busy[channel] += 1
         self._writing += 1
         try:
             acts = await self._store.commit(change)
         finally:
+            self._busy[channel] -= 1
             self._writing -= 1
             self._written += 1
+        if not alone or begun != self._begun[channel]:
+            counts = opened = None  # another one changed them too
         if negotiation:
             _remember(self._negotiations, negotiation.pid, negotiation)
             if opened is not None and (before or negotiation.revision == 1):

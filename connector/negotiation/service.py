@@ -148,6 +148,7 @@ class Negotiations:
         self._ledger.events.close()
         await self.transfers.close()
         await self._streams.close()
+        await self._ledger.close()
 
     # What a peer may do.
 

@@ -7,7 +7,8 @@ Both sides number their messages 1, 2, 3 ... for each channel, for good. A strea
 not had, in order, and goes on as new messages are saved. The receiver saves a message's effect
 together with its sequence in one write, and then acknowledges. So a cut at any place loses
 nothing and repeats nothing: what was not saved is sent again on the next stream, and what was
-saved already is acknowledged and dropped.
+saved already is acknowledged and dropped. Messages that come while others are saved are taken
+together, each saved as a step of its own.
 
 A sequence that leaves a gap, a frame out of place, or an acknowledgement of what was never sent
 is the peer's fault and ends the stream. A message that is refused does not: its refusal is an
@@ -20,11 +21,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from connector.errors import Conflict, PeerFault
 from connector.negotiation.frames import Acknowledgement, Envelope, Frame, Hello
 
+TOGETHER = 32  # frames that are taken together, and read ahead
 HELLO_S = 10.0  # seconds in which the peer must say Hello
 
 Send = Callable[[Frame], Awaitable[None]]
@@ -50,8 +53,9 @@ class Mailbox(Protocol):
         """The peer has had ours up to here. Raises ``PeerFault`` if that cannot be."""
         ...
 
-    async def deliver(self, envelope: Envelope) -> None:
-        """Durable on return, and once only. Raises ``PeerFault`` for a gap."""
+    async def deliver(self, envelopes: Sequence[Envelope]) -> None:
+        """In order; durable on return, and once only. Raises ``PeerFault`` for a gap; then those
+        before it were delivered."""
         ...
 
 
@@ -100,18 +104,39 @@ class Session:
         return True
 
     async def _read(self, incoming: AsyncIterator[Frame]) -> None:
-        async for frame in incoming:
-            match frame:
-                case Envelope():
-                    await self._mailbox.deliver(frame)
-                    self._received = max(self._received, frame.sequence)
-                    self._mailbox.changed.set()
-                case Acknowledgement():
-                    if frame.received > self._sent:
-                        raise PeerFault("an acknowledgement of what was not sent")
-                    await self._mailbox.acknowledge(frame.received)
-                case _:
+        """What came while the last messages were saved is taken together."""
+        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        room = asyncio.Semaphore(TOGETHER)
+        pumping = asyncio.create_task(_pump(incoming, frames, room))
+        try:
+            over = False
+            while not over:
+                found = [await frames.get()]
+                while not frames.empty():
+                    found.append(frames.get_nowait())
+                over = found[-1] is None
+                await self._take([frame for frame in found if frame is not None])
+                for _ in found:
+                    room.release()
+            await pumping  # raises what ended it
+        finally:
+            pumping.cancel()
+            await asyncio.wait({pumping})
+
+    async def _take(self, frames: Sequence[Frame]) -> None:
+        for kind, group in groupby(frames, type):
+            if kind is Envelope:
+                envelopes = [frame for frame in group if isinstance(frame, Envelope)]
+                await self._mailbox.deliver(envelopes)
+                self._received = max(self._received, envelopes[-1].sequence)
+                self._mailbox.changed.set()
+                continue
+            for frame in group:
+                if not isinstance(frame, Acknowledgement):
                     raise PeerFault("a second Hello")
+                if frame.received > self._sent:
+                    raise PeerFault("an acknowledgement of what was not sent")
+                await self._mailbox.acknowledge(frame.received)
 
     async def _write(self) -> None:
         """The only sender once the stream runs."""
@@ -155,6 +180,18 @@ class Streams:
         """End all streams; what was not acknowledged is sent on the next."""
         for task in tuple(self._live.values()):
             await _stop(task)
+
+
+async def _pump(
+    incoming: AsyncIterator[Frame], frames: asyncio.Queue[Frame | None], room: asyncio.Semaphore
+) -> None:
+    """Read ahead as far as there is room; None at the end, whatever ended it."""
+    try:
+        async for frame in incoming:
+            await room.acquire()
+            frames.put_nowait(frame)
+    finally:
+        frames.put_nowait(None)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

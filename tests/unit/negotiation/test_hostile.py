@@ -372,7 +372,7 @@ async def test_messages_out_of_bounds(content):
         await airport.service.receive(PROVIDER_CHANNEL, content)
     assert await airport.service.negotiations() == ()
     # On a stream it is answered, once, within the bounds of an answer.
-    assert await airport.service._inbox.deliver(PROVIDER_CHANNEL, Envelope(1, content)) is False
+    assert await airport.service._inbox.deliver(PROVIDER_CHANNEL, [Envelope(1, content)]) == 1
     letters = await airport.store.outbox(PROVIDER_CHANNEL, 0, 10)
     if isinstance(content, ContractNegotiationError):
         assert letters == ()  # errors are never answered

@@ -438,6 +438,14 @@ async def test_a_peer_that_takes_nothing_is_told_to_wait():
     assert many == MAX_OUTBOX
     # Another peer is none the worse.
     assert await airport.service.receive(Channel(TOURISM, Party.PROVIDER), request("mine"))
+    # As soon as it takes some, it is heard again.
+    (first, *_) = await airport.service.posts()
+    await airport.service.delivered(first)
+    assert await airport.service.receive(AS_CONSUMER, request("again"))
+    with pytest.raises(RateLimited):
+        for many in range(3):
+            found = await airport.service.receive(AS_CONSUMER, request(f"more-{many}"))
+            await airport.service.terminate(found.pid)
 
 
 async def test_a_stranger_sees_only_its_own():

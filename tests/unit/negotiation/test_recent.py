@@ -140,3 +140,27 @@ async def test_after_a_failed_write_the_disk_is_asked(disk, when):
             await store.commit(change)
     else:
         await store.commit(change)
+
+
+async def test_what_is_counted_is_right_when_changes_overlap(disk):
+    """Of one channel, each of another process, in order."""
+    store = RecentStore(disk)
+    await store.counts(CONSUMER_CHANNEL)
+    await store.open_count(CONSUMER_CHANNEL)
+    changes = [
+        Change(
+            channel=CONSUMER_CHANNEL,
+            negotiation=replace(NEGOTIATION, pid=f"p{number}"),
+            outgoing=(b"%d" % number,),
+            received=number,
+        )
+        for number in (1, 2, 3)
+    ]
+    await asyncio.gather(*(store.commit(change) for change in changes))
+    assert await store.counts(CONSUMER_CHANNEL) == Counts(3, 0, 3)
+    assert await store.open_count(CONSUMER_CHANNEL) == 3
+    letters = await store.outbox(CONSUMER_CHANNEL, 0, 9)
+    assert [letter.body for letter in letters] == [b"1", b"2", b"3"]
+    await store.commit(Change(channel=CONSUMER_CHANNEL, outgoing=(b"4",)))
+    assert await store.counts(CONSUMER_CHANNEL) == Counts(4, 0, 3)
+    assert len(await store.outbox(CONSUMER_CHANNEL, 0, 9)) == 4

@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from connector.errors import Conflict, PeerFault, RateLimited, Unavailable
+from connector.identity.statements import sign_document
 from connector.model.negotiation import (
     AgreementState,
     ContractNegotiationError,
@@ -16,7 +17,7 @@ from connector.model.negotiation import (
     Party,
     State,
 )
-from connector.negotiation import inbox, ledger, session
+from connector.negotiation import agreements, inbox, ledger, session
 from connector.negotiation.agreements import CONCLUDED, ENDED
 from connector.negotiation.frames import Acknowledgement, Envelope, Hello
 from connector.negotiation.messages import offer_bytes
@@ -31,6 +32,7 @@ from tests.negotiators import (
     Node,
     Wire,
     eventually,
+    key_of,
     quiet,
     terms,
 )
@@ -315,6 +317,108 @@ async def test_duplicates_are_acknowledged_and_dropped():
     assert len(airport.policy.asked) == 1
 
 
+def requests(many):
+    return [Envelope(number, request(f"urn:uuid:c{number}")) for number in range(1, many + 1)]
+
+
+async def test_messages_that_come_together_are_saved_together():
+    airport = Node(AIRPORT)
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    peer.say(Hello(0), *requests(20))
+    heard = []
+    while Acknowledgement(20) not in heard or len(letters_of(heard)) < 20:
+        heard.append(await peer.hear())
+    assert len([frame for frame in heard if isinstance(frame, Acknowledgement)]) < 5
+    assert [letter.sequence for letter in letters_of(heard)] == list(range(1, 21))
+    verified = [
+        Message(
+            MessageType.VERIFICATION,
+            letter.content.consumer_pid,
+            letter.content.provider_pid,
+            signature=sign_document(
+                key_of(TOURISM), agreements.SIGNATURE_KIND, letter.content.agreement
+            ),
+        )
+        for letter in letters_of(heard)
+    ]
+    peer.say(*(Envelope(number, one) for number, one in enumerate(verified, start=21)))
+    while len(letters_of(heard)) < 40:
+        heard.append(await peer.hear())
+    await peer.hang_up()
+    assert {one.state for one in await airport.service.negotiations()} == {State.FINALIZED}
+    assert len([act for act in airport.log if act.type == CONCLUDED]) == 20
+
+
+def letters_of(frames):
+    return [frame for frame in frames if isinstance(frame, Envelope)]
+
+
+@pytest.mark.parametrize("persists", [False, True])
+@pytest.mark.parametrize("failing", [1, 2, 3, 5])
+async def test_one_write_of_those_saved_together_fails(failing, persists):
+    """What was not taken comes again, and nothing is taken twice."""
+    airport = Node(AIRPORT)
+    airport.policy.says = "ask"
+    faults = airport.store.after if persists else airport.store.before
+    faults.add(failing)
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    peer.say(Hello(0), *requests(5))
+    with pytest.raises(Unavailable):
+        await peer.ended()
+    had = (await airport.store.counts(PROVIDER_CHANNEL)).received
+    assert had == (5 if persists else failing - 1)
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    assert await peer.hear() == Hello(had)
+    peer.say(Hello(0), *requests(5))
+    heard = [await peer.hear()] if had < 5 else []
+    await peer.hang_up()
+    assert heard == [Acknowledgement(5)][: len(heard)]
+    found = await airport.service.negotiations()
+    assert sorted(one.peer_pid for one in found) == [f"urn:uuid:c{n}" for n in range(1, 6)]
+    assert await airport.service._store.open_count(PROVIDER_CHANNEL) == 5
+
+
+async def test_limits_hold_for_what_comes_together(monkeypatch):
+    monkeypatch.setattr(inbox, "MAX_OPEN", 3)
+    airport = Node(AIRPORT)
+    airport.policy.says = "ask"
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    peer.say(Hello(0), *requests(5))
+    heard = []
+    while len(letters_of(heard)) < 2:
+        heard.append(await peer.hear())
+    assert {letter.content.code for letter in letters_of(heard)} == {"rate_limited"}
+    await peer.hang_up()
+    assert len(await airport.service.negotiations()) == 3
+
+
+async def test_two_messages_of_one_process_that_come_together_are_two_steps():
+    airport = Node(AIRPORT)
+    airport.policy.says = "ask"
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    ends = Message(MessageType.TERMINATION, "urn:uuid:c2", "", code="changed")
+    peer.say(Hello(0), *requests(3), Envelope(4, ends))
+    while await peer.hear() != Acknowledgement(4):
+        pass
+    await peer.hang_up()
+    states = {one.peer_pid: one.state for one in await airport.service.negotiations()}
+    assert states == {
+        "urn:uuid:c1": State.REQUESTED,
+        "urn:uuid:c2": State.TERMINATED,
+        "urn:uuid:c3": State.REQUESTED,
+    }
+
+
+async def test_a_gap_behind_what_comes_together_is_a_fault():
+    airport = Node(AIRPORT)
+    airport.policy.says = "ask"
+    peer = Peer(airport, PROVIDER_CHANNEL)
+    peer.say(Hello(0), *requests(2), Envelope(4, request("urn:uuid:c4")))
+    with pytest.raises(PeerFault):
+        await peer.ended()
+    assert (await airport.store.counts(PROVIDER_CHANNEL)).received == 2
+
+
 async def test_the_same_first_request_again_is_the_same_negotiation():
     """As a sender does over HTTPS, where no sequence tells a repetition."""
     airport = Node(AIRPORT)
@@ -373,7 +477,7 @@ async def test_a_refused_message_is_answered_once_and_the_stream_goes_on():
     bad = Message(MessageType.ACCEPTED, "urn:uuid:c1", "urn:uuid:nobody")
     peer = Peer(airport, PROVIDER_CHANNEL)
     peer.say(Hello(0), Envelope(1, bad), Envelope(2, request()))
-    heard = [await peer.hear() for _ in range(4)]
+    heard = [await peer.hear() for _ in range(3)]
     answer = ContractNegotiationError(
         "urn:uuid:c1", "urn:uuid:nobody", "not_found", "no such negotiation"
     )
