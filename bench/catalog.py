@@ -28,9 +28,11 @@ from starlette.routing import Mount, Route
 from bench.figures import Figure, figure, percentile, save, table
 from connector.adapters.clock import SystemClock
 from connector.adapters.dataset_store import SqliteDatasetStore
+from connector.app import logs
 from connector.errors import NotFound
 from connector.model.catalog import Classification
 from connector.ports.datasets import PublishedDataset
+from connector.transport.calls import OpenCalls, Watch
 from connector.transport.http.dsp.authority import StaticTokens, by_bearer
 from connector.transport.http.dsp.door import Sources, application
 from connector.transport.http.dsp.holds import Holds
@@ -70,6 +72,7 @@ async def fill(store: SqliteDatasetStore, count: int) -> None:
 
 async def serve(folder: Path, count: int) -> None:
     """In a process of its own: says its address, and serves until it is ended."""
+    logs.configure("info", AIRPORT)  # as a node does; on stderr, for stdout is the address's
     store = SqliteDatasetStore(folder / "datasets.db")
     await fill(store, count)
 
@@ -87,9 +90,10 @@ async def serve(folder: Path, count: int) -> None:
             receive=nothing,
             negotiation=nothing,  # type: ignore[arg-type]
             transfer=nothing,  # type: ignore[arg-type]
+            agreement=nothing,  # type: ignore[arg-type]
             datasets=store,
             holds=Holds(),
-            clock=SystemClock(),
+            watch=Watch(OpenCalls(), SystemClock(), lambda *_: None),
         )
     )
     page = b""
