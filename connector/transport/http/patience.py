@@ -26,6 +26,7 @@ class Patient(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+    _lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -67,17 +68,20 @@ class Patient(H11Protocol):
         self._hurry()  # it is closed once all is taken
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        """No timer keeps what it read and wrote: uvicorn's own would, for seconds."""
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._forget()
+        self._lost = True
         if self._stall is not None:
             self._stall.cancel()
 
     def _hurry(self) -> None:
-        if self._stall is None:
+        if self._stall is None and not self._lost:
             self._stall = self.loop.call_later(STALL_S, self.transport.abort)
 
     def _expect(self) -> None:
-        if self._deadline is None:
+        if self._deadline is None and not self._lost:
             self._deadline = self.loop.call_later(REQUEST_S, self._give_up)
 
     def _forget(self) -> None:

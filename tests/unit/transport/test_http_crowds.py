@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import ssl
+import struct
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -109,6 +110,19 @@ async def test_a_handshake_that_fails_leaves_nothing_in_memory() -> None:
             assert not [each for each in gc.get_objects() if isinstance(each, SSLProtocol)]
     finally:
         gc.enable()
+
+
+async def test_a_connection_that_is_gone_is_forgotten() -> None:
+    async with door() as at:
+        for _ in range(8):
+            gone = socket.create_connection(at)
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(HEAD.replace(b"GET", b"POST") + b"Content-Length: 500\r\n\r\nand so")
+            await asyncio.sleep(0.02)  # it is answered, though not all of the body came
+            gone.close()  # by a reset
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, patience.Patient)]
 
 
 async def test_who_takes_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
