@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,21 @@ COUNT = "SELECT region, count(*) AS n FROM people GROUP BY region ORDER BY regio
 _LONG = " AND ".join(f"upper(code || '{'x' * 1000}') <> '{n}'" for n in range(25))
 # Allowed, and slow: long texts are made and compared again and again, for every row.
 SLOW = f"SELECT region, count(*) AS n FROM people WHERE {_LONG} GROUP BY region"
+PORTS = (15_000, 32_000)
 START_S = 20.0  # seconds that a process may take to answer
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
+    """Ports that nobody listens on now, and that no outgoing connection is given meanwhile: below
+    those that systems hand out by themselves."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*PORTS)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 @dataclass

@@ -7,7 +7,6 @@ and prints a line for each.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.conformance.dsp import suite
 from tests.conformance.dsp.connector_node import under_test
 from tests.conformance.dsp.harness import serving
 from tests.conformance.dsp.script import CASES, DISABLED
+from tests.e2e.space import free_ports
 
 ROUNDS = int(os.environ.get("CONFORMANCE_ROUNDS", "1"))
 ALL = len(CASES) - len(DISABLED)
@@ -29,13 +29,6 @@ def tck() -> str:
     return suite.require()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def test_the_suite_passes_against_itself(tck: str, tmp_path: Path) -> None:
     """That it is whole: every test that it has runs, and against the right connector passes.
 
@@ -44,7 +37,7 @@ async def test_the_suite_passes_against_itself(tck: str, tmp_path: Path) -> None
     """
     failing = {case.id for case in CASES}
     for _ in range(3):
-        result = await suite.run(tck, suite.self_test(free_port()), tmp_path)
+        result = await suite.run(tck, suite.self_test(*free_ports(1)), tmp_path)
         assert result.passed + result.failed == ALL, result.output
         failing &= set(result.failures)
         if not failing:
