@@ -280,6 +280,10 @@ async def test_streams_that_are_abandoned(attacked: Attacked) -> None:
     assert answer.results[0].count == 1
 
 
+LATE = "a write into a call that was refused meanwhile"
+OF_THE_CLIENT = "Internal error from Core"  # grpc.aio's own words, for such a write; no answer
+
+
 async def test_many_streams_at_once(attacked: Attacked) -> None:
     """Some are told that there are too many; none waits for ever; the good one goes on."""
 
@@ -294,15 +298,18 @@ async def test_many_streams_at_once(attacked: Attacked) -> None:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # A write into a call that was refused meanwhile fails for a reason of its own.
             code = await call.code()
-            return str(code.name)
+            return LATE if await call.details() == OF_THE_CLIENT else str(code.name)
         return "served"
 
     async with attacked.channel() as channel:
         stub = rpc.MeteringServiceStub(channel)
         async with asyncio.timeout(30):
             found = Counter(await asyncio.gather(*(one(stub, n) for n in range(STREAMS))))
-    assert set(found) <= {"served", "RESOURCE_EXHAUSTED"}
+    assert set(found) <= {"served", "RESOURCE_EXHAUSTED", LATE}
     assert found["served"]
+    assert (
+        "call failed" not in attacked.node.provider.log
+    )  # what a fault of the node's leaves there
     await attacked.good.goes_on()
 
 
