@@ -20,7 +20,7 @@ that is quicker than the clock is ahead (at most ``leeway_s``), over the same ce
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from connector.errors import ConnectorError, InvalidInput, RateLimited, Unauthenticated
 from connector.identity.statements import peek_statement, read_statement, sign_statement
 from connector.model import fields
+from connector.model.participant import Participant
 
 KIND = "call"
 LOG_KIND = "log"
@@ -144,6 +145,15 @@ class TokenVerifier:
         self._leeway = leeway_s
         self._most = remembered
         self._callers: dict[str, _Remembered] = {}
+
+    def bearer(
+        self, token: str, member: Callable[[str], Participant], now: datetime
+    ) -> Participant:
+        """Whose bearer token it is. ``member`` gives the record of who may make such a call now,
+        or raises. Raises as it does, and as ``verify``."""
+        found = member(claimed_issuer(token, self._kind))
+        self.verify(token, issuer=found.did, keys=found.signing_keys, thumbprint=None, now=now)
+        return found
 
     def verify(
         self,

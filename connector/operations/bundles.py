@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from connector.errors import NotFound, Reason, Refused, Unauthenticated
-from connector.identity.tokens import LOG_KIND, TokenVerifier, claimed_issuer
+from connector.identity.tokens import LOG_KIND, TokenVerifier
 from connector.metering.reader import LogReader
 from connector.model.participant import Participant
 from connector.model.receipt import decode
@@ -69,14 +69,7 @@ class Bundles:
         if token.startswith(PREFIX):
             self._grants.holder(token)
             return ""
-        member = self._member(claimed_issuer(token, LOG_KIND))
-        self._tokens.verify(
-            token,
-            issuer=member.did,
-            keys=member.signing_keys,
-            thumbprint=None,
-            now=self._clock.now(),
-        )
+        member = self._tokens.bearer(token, self._member, self._clock.now())
         return "" if self._grants.covers(member.did) else member.did
 
     async def _require_party(self, scope: str, caller: str) -> None:

@@ -28,7 +28,6 @@ from connector.identity.tokens import (
     DSP_KIND,
     MAX_TOKEN,
     TokenVerifier,
-    claimed_issuer,
     issue_bearer_token,
 )
 from connector.model.participant import Participant
@@ -106,15 +105,7 @@ class MemberTokens:
                 return None
         except InvalidInput:
             return None
-        member = self._lookup(claimed_issuer(token, DSP_KIND))
-        self._tokens.verify(
-            token,
-            issuer=member.did,
-            keys=member.signing_keys,
-            thumbprint=None,
-            now=self._clock.now(),
-        )
-        return member
+        return self._tokens.bearer(token, self._lookup, self._clock.now())
 
 
 def issue_dsp_token(key: Ed25519PrivateKey, *, did: str, audience: str, clock: Clock) -> str:

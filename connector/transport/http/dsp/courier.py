@@ -22,13 +22,13 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 import stamina
 import structlog
 
-from connector.errors import ConnectorError, InternalError, InvalidInput, PeerFault, Unavailable
+from connector.errors import ConnectorError, InvalidInput, PeerFault, Unavailable
 from connector.model import fields
 from connector.model.content import Content
 from connector.model.negotiation import AgreementNotice, Message, Party
@@ -53,6 +53,7 @@ _AGAIN_S = 1.0  # seconds until a store that could not be read or written is tri
 _PASSING = frozenset({408, 425, 429})
 _NOT_YET = frozenset({401, 404, 409})
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 Introduce = Callable[[str, str], Awaitable[Way]]
@@ -170,9 +171,9 @@ class Courier:
                 try:
                     peer_pid = await self._deliver(waiting, peer_pid) or peer_pid
                 except _Refusal as refusal:
-                    await _stored(self._posts.refused, post, refusal.code, refusal.reason)
+                    await _until_there(self._posts.refused, post, refusal.code, refusal.reason)
                 except ConnectorError as error:
-                    await _stored(self._posts.abandon, post, error.message)
+                    await _until_there(self._posts.abandon, post, error.message)
                 else:
                     last = post.number
                 while queue and queue[0].post.number <= last:  # the rest is lost with a lost one
@@ -205,7 +206,7 @@ class Courier:
                 except (Unavailable, PeerFault) as error:  # no answer, or none that can be read
                     waiting.repeated = True
                     raise Unavailable(error.message) from error
-        await _stored(self._posts.delivered, post, said)
+        await _until_there(self._posts.delivered, post, said)
         log.info("a message was delivered", peer=post.peer, path=errand.path, attempts=number)
         return said
 
@@ -267,12 +268,7 @@ class Courier:
     async def _way(self, post: Post) -> Way:
         """While it is we who can deal with nobody (our view of the directory is too old) the
         message waits, and that is no attempt. Raises what else ``introduce`` does."""
-        async for attempt in stamina.retry_context(
-            on=Unavailable, attempts=None, timeout=None, wait_initial=_AGAIN_S, wait_max=30.0
-        ):
-            with attempt:
-                return await self._introduce(post.peer, post.address)
-        raise InternalError("unreachable")  # the loop above ends by a return or a raise
+        return await _until_there(self._introduce, post.peer, post.address)
 
     async def _ask(self, method: str, errand: _Errand, path: str) -> Answer:
         post = errand.post
@@ -327,13 +323,13 @@ class _Errand:
         return f"{kind}/{paths.segment(self.peer_pid)}"
 
 
-async def _stored(write: Callable[..., Awaitable[None]], *arguments: object) -> None:
-    """Until the store has it: a message is not sent again because our disk failed."""
-    async for attempt in stamina.retry_context(
-        on=Unavailable, attempts=None, timeout=None, wait_initial=_AGAIN_S, wait_max=30.0
-    ):
-        with attempt:
-            await write(*arguments)
+async def _until_there(call: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """What ``call`` gives, once what it needs of our own (the store, the view of the directory) is
+    there: a message is not sent again, nor given up, because of our own trouble."""
+    patient = stamina.AsyncRetryingCaller(
+        attempts=None, timeout=None, wait_initial=_AGAIN_S, wait_max=30.0
+    )
+    return await patient(Unavailable, call, *arguments)
 
 
 def _again(error: Exception) -> bool | float:
